@@ -1,0 +1,124 @@
+"""Lots: what a purchase or grant left in a wallet, the order they burn in, and what they are worth.
+
+The money of a lot is spread over its GFLOP by one rule: after `g` of `initial` GFLOP have left it,
+`round(paid * g / initial)` fen have left it. Rounding is cumulative per lot, so what was
+recognised and what lapsed sum to exactly what was paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dusuan.core import units
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """GFLOP of one origin in one wallet. Times are Unix milliseconds; `expires_ms` None: never.
+
+    `wallet` is the ledger account that holds it. `spent_fen` is the part of `paid_fen` that has
+    left with the GFLOP that left. A lower `priority` burns first.
+    """
+
+    lot_id: str
+    wallet: int
+    initial_gflop: int
+    remaining_gflop: int
+    paid_fen: int
+    spent_fen: int
+    priority: int
+    granted: bool
+    created_ms: int
+    expires_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LotUse:
+    """What was taken from a lot: GFLOP, and the fen they stand for."""
+
+    lot_id: str
+    gflop: int
+    fen: int
+
+
+def burn_order(lots: Iterable[Lot]) -> list[Lot]:
+    """Lots in the order they burn: priority, then expiry, then granted before paid, then age."""
+
+    def key(lot: Lot) -> tuple[int, bool, int, bool, int, str]:
+        never = lot.expires_ms is None
+        return (
+            lot.priority,
+            never,
+            0 if lot.expires_ms is None else lot.expires_ms,
+            not lot.granted,
+            lot.created_ms,
+            lot.lot_id,
+        )
+
+    return sorted(lots, key=key)
+
+
+def take(lot: Lot, gflop: int) -> tuple[Lot, LotUse]:
+    """Take up to `gflop` from `lot`: the lot afterwards, and what was taken."""
+    taken = min(gflop, lot.remaining_gflop)
+    remaining = lot.remaining_gflop - taken
+    spent = units.rounded_share(lot.paid_fen, lot.initial_gflop - remaining, lot.initial_gflop)
+    after = replace(lot, remaining_gflop=remaining, spent_fen=spent)
+    return after, LotUse(lot.lot_id, taken, spent - lot.spent_fen)
+
+
+class LotBook:
+    """The lots of some wallets inside one decision: burns them in order, keeps what changed."""
+
+    def __init__(self, lots: Iterable[Lot]) -> None:
+        self._lots = {lot.lot_id: lot for lot in lots}
+        self._changed: set[str] = set()
+        self._queues: dict[int, list[str]] = {}
+        for lot in burn_order(self._lots.values()):
+            self._queues.setdefault(lot.wallet, []).append(lot.lot_id)
+
+    def burn(self, wallet: int, gflop: int) -> tuple[LotUse, ...]:
+        """Take `gflop` from `wallet`'s lots in order.
+
+        Raises `ValueError` when the lots hold less: the wallet's balance and its lots disagree,
+        which no correct history produces.
+        """
+        uses: list[LotUse] = []
+        queue = self._queues.get(wallet, [])
+        while gflop > 0:
+            if not queue:
+                raise ValueError(f"wallet {wallet}: {gflop} GFLOP more were settled than lots hold")
+            use = self._take(queue[0], gflop)
+            gflop -= use.gflop
+            if use.gflop:
+                uses.append(use)
+            if not self._lots[queue[0]].remaining_gflop:
+                queue.pop(0)
+        return tuple(uses)
+
+    def lapse(self, wallet: int, now_ms: int, most: int) -> tuple[LotUse, ...]:
+        """Take what has expired by `now_ms` from `wallet`'s lots, `most` GFLOP in all.
+
+        What open holds have set aside is not available, so a hold made before the expiry is
+        honoured to its end.
+        """
+        uses: list[LotUse] = []
+        for lot_id in self._queues.get(wallet, []):
+            lot = self._lots[lot_id]
+            if lot.expires_ms is None or lot.expires_ms > now_ms or most <= 0:
+                continue
+            use = self._take(lot_id, most)
+            most -= use.gflop
+            if use.gflop:
+                uses.append(use)
+        return tuple(uses)
+
+    def _take(self, lot_id: str, gflop: int) -> LotUse:
+        self._lots[lot_id], use = take(self._lots[lot_id], gflop)
+        self._changed.add(lot_id)
+        return use
+
+    def changed(self) -> Sequence[Lot]:
+        """The lots as they are now, of those that were touched."""
+        return [self._lots[lot_id] for lot_id in sorted(self._changed)]

@@ -1,0 +1,245 @@
+"""The tick: settle what was used, void what is over, set aside what comes next.
+
+One pure decision over a batch of holds. It is the only place where degrees leave a wallet for
+work done, and it keeps three promises: a customer pays at most what was set aside; what has been
+promised to a shepherd stays set aside; scarce balance is handed out in a defined order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dusuan.core import units
+from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.lots import Lot, LotBook, LotUse
+from dusuan.core.ledger.postings import Draft, House
+from dusuan.core.metering.usage import UsageInterval, next_interval
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePolicy:
+    """How much is set aside at a time.
+
+    `slice_ms`: what a running job gets ahead where the balance allows. `least_ms`: below this, the
+    rest of the balance is handed out whole. `settle_ms`: used work is posted at least this often
+    (elapsed). `head_ms`: added to a job's grace for its first slice.
+    """
+
+    slice_ms: int = 3_600_000
+    least_ms: int = 10_000
+    settle_ms: int = 5_000
+    head_ms: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's open hold and its meter, as the tick finds them.
+
+    `hold_seq`, `reserved_gflop`: the open hold. `wallet`: the ledger account that pays. `limits`:
+    ledger accounts that count its spending (its own and every ancestor's), each with a floor.
+    `usage_seq`, `metered_ms`: the last usage interval. `held_ms`: the register now.
+    `devices` advance the register together, so it grows `devices` ms per elapsed ms.
+    """
+
+    job_id: str
+    attempt_id: str
+    hold_seq: int
+    reserved_gflop: int
+    wallet: int
+    limits: tuple[int, ...]
+    rating_gflops: int
+    devices: int
+    grace_ms: int
+    usage_seq: int
+    metered_ms: int
+    held_ms: int
+    ended: bool
+
+    @property
+    def gflop_per_s(self) -> int:
+        """GFLOP per elapsed second."""
+        return self.rating_gflops * self.devices
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the tick decided for one claim.
+
+    `interval` is the usage posted, None when there was none. `settled` + `overrun` is its GFLOP.
+    The claim's hold is resolved; `reserved_gflop` is the next one's amount (0: none is opened).
+    `held_ms_max` is the ceiling that may be promised to the shepherd.
+    """
+
+    claim: Claim
+    interval: UsageInterval | None
+    settled_gflop: int
+    overrun_gflop: int
+    uses: tuple[LotUse, ...]
+    reserved_gflop: int
+    held_ms_max: int
+
+    @property
+    def fen(self) -> int:
+        """What the settled GFLOP are worth at the prices paid for them."""
+        return sum(use.fen for use in self.uses)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A whole tick: outcomes in the order of the claims, lots and balances changed, one transfer."""
+
+    outcomes: tuple[Outcome, ...]
+    lots: tuple[Lot, ...]
+    lapsed: tuple[LotUse, ...]
+    balances: Balances
+    draft: Draft
+
+
+def tick(
+    claims: Sequence[Claim],
+    balances: Balances,
+    lots: Sequence[Lot],
+    house: House,
+    policy: SlicePolicy,
+    now_ms: int,
+) -> Tick:
+    """Settle `claims` (in the order scarce balance is handed out) and set aside what comes next.
+
+    Every claim is settled up to its register. `balances` must hold every wallet and limit named;
+    it is changed in place and returned.
+    """
+    book = LotBook(lots)
+    draft = Draft()
+    # 1. Settle: what was used leaves the wallets, what was set aside for it is released.
+    settled = [_settle(claim, balances, book, draft, house) for claim in claims]
+    # 2. Lapse: what has expired and is not set aside leaves the wallets.
+    lapsed = lapse(sorted({c.wallet for c in claims}), balances, book, draft, house, now_ms)
+    # 3. Renew: running attempts get their next slice.
+    extra = _renewals(claims, settled, balances, policy)
+    outcomes = tuple(_outcome(*pair) for pair in zip(settled, extra, strict=True))
+    return Tick(outcomes, tuple(book.changed()), lapsed, balances, draft)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    claim: Claim
+    interval: UsageInterval | None
+    settled_gflop: int
+    overrun_gflop: int
+    uses: tuple[LotUse, ...]
+    kept_gflop: int  # still promised to the shepherd
+
+
+def _settle(
+    claim: Claim, balances: Balances, book: LotBook, draft: Draft, house: House
+) -> _Settled:
+    interval = next_interval(
+        claim.rating_gflops, claim.usage_seq + 1, claim.metered_ms, claim.held_ms
+    )
+    used = interval.held_gflop if interval else 0
+    settled = min(used, claim.reserved_gflop)
+    kept = 0 if claim.ended else claim.reserved_gflop - settled
+    released = claim.reserved_gflop - kept
+    uses = book.burn(claim.wallet, settled)
+    draft.move(claim.wallet, house.consumed, settled)
+    draft.move(house.loss, house.consumed, used - settled)
+    draft.move(house.deferred, house.revenue, sum(use.fen for use in uses))
+    for account in (claim.wallet, *claim.limits):
+        balances.change(account, dr=settled, pending=-released)
+    return _Settled(claim, interval, settled, used - settled, uses, kept)
+
+
+def lapse(
+    wallets: Sequence[int],
+    balances: Balances,
+    book: LotBook,
+    draft: Draft,
+    house: House,
+    now_ms: int,
+) -> tuple[LotUse, ...]:
+    """Take what has expired by `now_ms` out of `wallets`, as far as no open hold needs it."""
+    lapsed: list[LotUse] = []
+    for wallet in wallets:
+        uses = book.lapse(wallet, now_ms, balances[wallet].available or 0)
+        gflop = sum(use.gflop for use in uses)
+        draft.move(wallet, house.lapsed, gflop)
+        draft.move(house.deferred, house.breakage, sum(use.fen for use in uses))
+        balances.change(wallet, dr=gflop)
+        lapsed.extend(uses)
+    return tuple(lapsed)
+
+
+def _renewals(
+    claims: Sequence[Claim], settled: Sequence[_Settled], balances: Balances, policy: SlicePolicy
+) -> list[int]:
+    """GFLOP set aside on top of what is kept, for each claim, in order."""
+    rates: dict[int, int] = {}
+    for claim in claims:
+        if not claim.ended:
+            rates[claim.wallet] = rates.get(claim.wallet, 0) + claim.gflop_per_s
+    left = {wallet: balances[wallet].available or 0 for wallet in rates}
+    extra = [
+        0 if s.claim.ended else _wanted(s, left[s.claim.wallet], rates[s.claim.wallet], policy)
+        for s in settled
+    ]
+    for i, s in enumerate(settled):
+        if extra[i]:
+            extra[i] = _set_aside(s.claim, extra[i], balances)
+    return extra
+
+
+def _wanted(settled: _Settled, left_gflop: int, all_gflop_per_s: int, policy: SlicePolicy) -> int:
+    """What one attempt asks for, when its wallet has `left_gflop` for all its running attempts.
+
+    Half of what is left is kept back for jobs that come later, so slices shrink as a balance
+    nears its end; below `least_ms` the rest is handed out whole, each attempt its share of it.
+    """
+    claim = settled.claim
+    slice_ms = min(policy.slice_ms, left_gflop * 1_000 // (2 * all_gflop_per_s))
+    if slice_ms < policy.least_ms + claim.grace_ms:
+        return -(-left_gflop * claim.gflop_per_s // all_gflop_per_s)
+    target = claim.gflop_per_s * slice_ms // 1_000
+    return target - settled.kept_gflop if settled.kept_gflop * 2 < target else 0
+
+
+def _set_aside(claim: Claim, wanted_gflop: int, balances: Balances) -> int:
+    accounts = (claim.wallet, *claim.limits)
+    given = balances.available(accounts, wanted_gflop)
+    for account in accounts:
+        balances.change(account, pending=given)
+    return given
+
+
+def _outcome(settled: _Settled, extra_gflop: int) -> Outcome:
+    claim = settled.claim
+    reserved = settled.kept_gflop + extra_gflop
+    held = units.held_gflop(claim.rating_gflops, claim.held_ms)
+    return Outcome(
+        claim,
+        settled.interval,
+        settled.settled_gflop,
+        settled.overrun_gflop,
+        settled.uses,
+        reserved,
+        units.held_ms_within(claim.rating_gflops, held + reserved),
+    )
+
+
+def due(claim: Claim, policy: SlicePolicy) -> bool:
+    """Whether an attempt needs the tick now: it ended, used a settling period, or runs short."""
+    unposted_ms = (claim.held_ms - claim.metered_ms) // claim.devices
+    used = units.held_gflop(claim.rating_gflops, claim.held_ms) - units.held_gflop(
+        claim.rating_gflops, claim.metered_ms
+    )
+    short_gflop = claim.gflop_per_s * (claim.grace_ms + policy.head_ms) // 1_000
+    return (
+        claim.ended
+        or unposted_ms >= policy.settle_ms
+        or (unposted_ms > 0 and claim.reserved_gflop - used < short_gflop)
+    )
+
+
+def first_slice(gflop_per_s: int, grace_ms: int, policy: SlicePolicy) -> int:
+    """GFLOP to set aside before a job may start: its grace and a little work."""
+    return -(-gflop_per_s * (grace_ms + policy.head_ms) // 1_000)

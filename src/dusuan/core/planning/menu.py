@@ -1,0 +1,204 @@
+"""The plan menu: ways to run one job, from measured throughput, and the choice a goal makes.
+
+Every plan rests on a probe: the job itself, run for a moment on that device and count, reporting
+its progress. Nothing is extrapolated to a count that was not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dusuan.core import units
+from dusuan.core.workload.jobspec import Goal, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a probe saw of one way to run the job.
+
+    `marks` are (elapsed seconds, steps done) in order, elapsed from the start of the process.
+    """
+
+    device: str
+    count: int
+    rating_gflops: int
+    marks: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The going price of degrees for an account: `fen` for each `gflop` (both whole)."""
+
+    fen: int
+    gflop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way to run the job. Times are seconds from its start; prices follow the held register.
+
+    `energy_kwh` and `co2_kg` are None where no power meter says.
+    """
+
+    plan_id: str
+    device: str
+    count: int
+    tier: str
+    site: str
+    rating_gflops: int
+    held_gflop_p50: int
+    price_fen_p50: int
+    price_fen_max: int
+    finish_p50_s: float
+    finish_p90_s: float
+    steps_per_s: float
+    energy_kwh: float | None = None
+    co2_kg: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A way to run the job that is not on the menu, and why."""
+
+    device: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """The Pareto set of plans, cheapest first, and what was left out."""
+
+    plans: tuple[Plan, ...]
+    excluded: tuple[Excluded, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Steps per second: the overall rate, a slow (tenth percentile) one, and the lead before."""
+
+    steps_per_s: float
+    slow_steps_per_s: float
+    lead_s: float
+
+
+MIN_MARKS = 4
+
+
+def throughput(marks: Sequence[tuple[float, float]]) -> Throughput | None:
+    """Rates from progress marks, or None when fewer than four marks moved forward.
+
+    The first mark that moved is the end of the lead (start-up, data loading): time before it
+    counts once. The slow rate is the mean less 1.2816 standard errors of the rates between marks,
+    widened by the spread of the marks themselves: P90 under a normal model of the mean.
+    """
+    moved = [marks[0]] if marks and marks[0][1] > 0 else []
+    for mark in marks:
+        if not moved or (mark[1] > moved[-1][1] and mark[0] > moved[-1][0]):
+            moved.append(mark)
+    if len(moved) < MIN_MARKS:
+        return None
+    (first_s, first), (last_s, last) = moved[0], moved[-1]
+    rate = (last - first) / (last_s - first_s)
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(moved, moved[1:], strict=False)]
+    deviation = math.sqrt(sum((r - rate) ** 2 for r in rates) / len(rates))
+    slow = rate - 1.2816 * deviation / math.sqrt(len(rates))
+    return Throughput(rate, max(slow, rate / 2) * 0.95, max(first_s - first / rate, 0.0))
+
+
+def build(
+    measurements: Sequence[Measurement],
+    steps: float,
+    price: Price,
+    tier: str,
+    site: str,
+) -> Menu:
+    """The menu for a job of `steps` steps. Plans that another one beats in everything fall out."""
+    plans: list[Plan] = []
+    excluded: list[Excluded] = []
+    for m in measurements:
+        seen = throughput(m.marks)
+        if seen is None:
+            reason = "its probe reported too little progress to measure"
+            excluded.append(Excluded(m.device, m.count, reason))
+        else:
+            plans.append(_plan(m, seen, steps, price, tier, site))
+    kept = pareto(plans)
+    for plan in plans:
+        if plan not in kept:
+            reason = f"{plan.count} are no faster than fewer, and cost more"
+            excluded.append(Excluded(plan.device, plan.count, reason))
+    return Menu(tuple(kept), tuple(excluded))
+
+
+def _plan(
+    m: Measurement, seen: Throughput, steps: float, price: Price, tier: str, site: str
+) -> Plan:
+    p50_s = seen.lead_s + steps / seen.steps_per_s
+    p90_s = seen.lead_s * 1.2 + steps / seen.slow_steps_per_s
+    held = [units.held_gflop(m.rating_gflops, round(s * 1_000) * m.count) for s in (p50_s, p90_s)]
+    fen = [price_fen(price, gflop) for gflop in held]
+    return Plan(
+        plan_id=f"{m.device}x{m.count}-{tier}",
+        device=m.device,
+        count=m.count,
+        tier=tier,
+        site=site,
+        rating_gflops=m.rating_gflops,
+        held_gflop_p50=held[0],
+        price_fen_p50=fen[0],
+        price_fen_max=fen[1],
+        finish_p50_s=round(p50_s, 3),
+        finish_p90_s=round(p90_s, 3),
+        steps_per_s=seen.steps_per_s,
+    )
+
+
+def price_fen(price: Price, gflop: int) -> int:
+    """What `gflop` cost at `price`, in whole fen, rounded up: a quote never promises too little."""
+    return -(-gflop * price.fen // price.gflop)
+
+
+def pareto(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans that no other beats in degrees, price and both finish times, cheapest first."""
+
+    def values(plan: Plan) -> tuple[float, ...]:
+        return (plan.held_gflop_p50, plan.price_fen_max, plan.finish_p50_s, plan.finish_p90_s)
+
+    def beaten(plan: Plan) -> bool:
+        mine = values(plan)
+        return any(
+            values(other) != mine and all(o <= v for o, v in zip(values(other), mine, strict=True))
+            for other in plans
+        )
+
+    kept = [plan for plan in plans if not beaten(plan)]
+    return sorted(kept, key=lambda p: (p.held_gflop_p50, p.finish_p90_s, p.plan_id))
+
+
+def choose(plans: Sequence[Plan], goal: Goal) -> Plan | Problem:
+    """The plan a goal picks: cheapest before the deadline, fastest within the budget.
+
+    With both, the cheapest that meets both; with neither, the cheapest. A deadline is met when
+    the finish time is within it nine times out of ten.
+    """
+    within = [p for p in plans if goal.budget_fen is None or p.price_fen_max <= goal.budget_fen]
+    if not within:
+        return _missed("budget", f"at most {min(p.price_fen_max for p in plans)} fen are needed")
+    if goal.deadline_s is None:
+        if goal.budget_fen is None:
+            return within[0]
+        return min(within, key=lambda p: (p.finish_p90_s, p.price_fen_p50))
+    timely = [p for p in within if p.finish_p90_s <= goal.deadline_s]
+    if not timely:
+        best = min(p.finish_p90_s for p in within)
+        return _missed("deadline", f"the fastest plan within reach takes {best:.1f} s (P90)")
+    return min(timely, key=lambda p: (p.held_gflop_p50, p.finish_p90_s))
+
+
+def _missed(what: str, why: str) -> Problem:
+    return Problem(
+        f"{what}_unreachable", f"no plan meets the {what}: {why}", remedy=f"change goal.{what}"
+    )
