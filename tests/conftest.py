@@ -1,0 +1,49 @@
+"""Fixtures for every test: one real PostgreSQL server, and a fresh database where one is asked."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dusuan.store.embedded import EmbeddedPostgres, with_database
+
+# A test's database need not survive a power cut, so the server need not wait for the disk.
+HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the test session's own server. Do not write to the database it names."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=HASTY)
+    yield server.start()
+    server.stop()
+
+
+def create_database(postgres_url: str, template: str = "template1") -> str:
+    """Create a database of a new name as a copy of `template`; returns its URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    statement = sql.SQL("create database {} template {}")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return with_database(postgres_url, name)
+
+
+def drop_database(postgres_url: str, url: str) -> None:
+    """Drop a database made by `create_database`, ending whoever is still connected to it."""
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("drop database {} with (force)").format(sql.Identifier(str(name)))
+        )
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """URL of an empty database of this test alone, dropped after it."""
+    url = create_database(postgres_url)
+    yield url
+    drop_database(postgres_url, url)
