@@ -15,6 +15,7 @@ through a link it planted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -202,7 +203,10 @@ def socket_folder(layout: Layout, asked: Path | None, user: ServerUser) -> Path:
     else:
         chosen = layout.root / "run"
         if not _fits_socket(chosen):
-            chosen = _temporary_base(layout.root) / "run"
+            base = _temporary_base(layout.root)
+            make_own_folder(base)
+            _check_folder(base, os.geteuid(), 0o022)
+            chosen = base / "run"
     make_private_folder(chosen, user)
     return chosen
 
@@ -218,10 +222,15 @@ def _temporary_base(root: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     name = f"dusuan-{os.geteuid()}-{digest}"
     usual = Path(tempfile.gettempdir()) / name
-    base = usual if _fits_socket(usual / "run") else Path("/tmp") / name
-    make_own_folder(base)
-    _check_folder(base, os.geteuid(), 0o022)
-    return base
+    return usual if _fits_socket(usual / "run") else Path("/tmp") / name
+
+
+def remove_temporary_folder(layout: Layout) -> None:
+    """Remove the folder that `socket_folder` may have made below the temp folder."""
+    base = _temporary_base(layout.root)
+    with contextlib.suppress(OSError):  # there is none, or it is in use
+        (base / "run").rmdir()
+        base.rmdir()
 
 
 def write_config(
@@ -323,11 +332,15 @@ def postmaster_pid(layout: Layout) -> int | None:
 
 
 def is_postgres(pid: int) -> bool:
-    """Whether a process of this id lives and is a PostgreSQL server process."""
+    """Whether a process of this id lives and is a PostgreSQL server process.
+
+    A dead one that nobody reaps keeps its id and its name, in state Z.
+    """
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
+        name, state = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rsplit(")", 1)
     except OSError:
         return False
+    return name.endswith("(postgres") and state.split()[0] not in ("Z", "X")
 
 
 def serves_elsewhere(pid: int, layout: Layout) -> bool:

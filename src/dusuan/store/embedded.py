@@ -226,6 +226,7 @@ class EmbeddedPostgres:
                 os.kill(pid, signal.SIGINT)  # PostgreSQL's "fast" shutdown
                 asked = True
             self._pause(deadline, "the server does not end")
+        files.remove_temporary_folder(self._layout)
         os.close(lock)
 
     def _take_server_lock(self) -> int | None:
