@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from dusuan.core.workload.jobfile import parse_job
+from dusuan.core.workload.jobspec import Parsed
+
 ROOT = Path(__file__).parents[2]
 CLI_MODULES = ("dusuan.cli", "dusuan.cli.main", "dusuan.cli.app")  # where `app` may be
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
@@ -117,3 +120,13 @@ def test_decision_records_have_their_parts() -> None:
         text = record.read_text("utf-8")
         missing = [part for part in ("## Context", "## Choice", "## Rejected") if part not in text]
         assert not missing, f"{record.name} lacks {missing}"
+
+
+@each_document
+def test_job_files_in_documents_are_understood(document: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
+    for block in blocks:
+        if re.search(r"^run:", block, re.MULTILINE):
+            understood = parse_job(block)
+            assert isinstance(understood, Parsed), understood
+            assert not understood.warnings
