@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from dusuan.core.metering.journal import Record
 
@@ -83,6 +83,7 @@ class StartOrder:
     checkpoint_signal: str = "SIGTERM"
     grace_ms: int = 10_000
     wall_ms: int | None = None
+    tick_ms: int = 1_000  # how often the journal is written while nothing happens
     network: bool = False
     memory_mib: int | None = None
 
@@ -141,3 +142,16 @@ class Engine(Protocol):
 
     def drain(self) -> None:
         """Read what made `fileno()` readable, so that it can signal again."""
+
+    def read_log(self, attempt_id: str, offset: int, limit: int) -> bytes:
+        """Up to `limit` bytes of the job's output from byte `offset`; empty at its end."""
+
+    def outputs(self, job_id: str) -> Sequence[tuple[str, int]]:
+        """The job's output files: (path relative to its output folder, bytes), sorted."""
+
+    def open_output(self, job_id: str, relative: str) -> BinaryIO:
+        """Open one output file for reading; the caller closes it.
+
+        It is opened, and not named, because the job may swap what a name leads to. Raises
+        FileNotFoundError for anything that is no plain file below the output folder.
+        """

@@ -1,0 +1,56 @@
+"""Small files that another process reads while they are replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dusuan.core.metering.journal import Reading, RecordKind, read
+
+_TAIL_BYTES = 128 * 1024  # more than the longest record a shepherd writes
+
+
+def replace_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write `document` so that a reader sees the old or the new content, never a part."""
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(document, file)
+    fresh.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of `path`; empty when there is none or it is damaged."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def read_bytes(path: Path, offset: int, limit: int) -> bytes:
+    """Up to `limit` bytes from `offset`; empty when there is no such file yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit)
+    except FileNotFoundError:
+        return b""
+
+
+def read_journal(path: Path, cursor: int) -> Reading:
+    """The records from byte `cursor` on."""
+    return read(read_bytes(path, cursor, -1))
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the journal at `path` has its end record, which is always its last."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return False
+    records = read(read_bytes(path, max(0, size - _TAIL_BYTES), -1)).records
+    return bool(records) and records[-1].kind is RecordKind.END
