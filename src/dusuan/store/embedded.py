@@ -289,7 +289,8 @@ def _try_lock(path: Path, kind: int = fcntl.LOCK_EX) -> int | None:
 
 
 def _ensure_database(url: str) -> None:
-    with psycopg.connect(with_database(url, "postgres"), autocommit=True) as connection:
+    administration = with_database(url, "postgres")
+    with psycopg.connect(administration, autocommit=True, connect_timeout=5) as connection:
         found = connection.execute("select 1 from pg_database where datname = %s", [DATABASE])
         if found.fetchone() is None:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
