@@ -6,6 +6,7 @@ its progress. Nothing is extrapolated to a count that was not measured.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Measurement:
     """
 
     device: str
+    kind: str
     count: int
     rating_gflops: int
     marks: tuple[tuple[float, float], ...]
@@ -39,11 +41,13 @@ class Price:
 class Plan:
     """One way to run the job. Times are seconds from its start; prices follow the held register.
 
-    `energy_kwh` and `co2_kg` are None where no power meter says.
+    `device` is a model of the pool, `kind` its kind. None stands where nothing was measured:
+    energy and carbon without a power meter.
     """
 
     plan_id: str
     device: str
+    kind: str
     count: int
     tier: str
     site: str
@@ -102,7 +106,7 @@ def throughput(marks: Sequence[tuple[float, float]]) -> Throughput | None:
         return None
     (first_s, first), (last_s, last) = moved[0], moved[-1]
     rate = (last - first) / (last_s - first_s)
-    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(moved, moved[1:], strict=False)]
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(moved)]
     deviation = math.sqrt(sum((r - rate) ** 2 for r in rates) / len(rates))
     slow = rate - 1.2816 * deviation / math.sqrt(len(rates))
     return Throughput(rate, max(slow, rate / 2) * 0.95, max(first_s - first / rate, 0.0))
@@ -141,8 +145,9 @@ def _plan(
     held = [units.held_gflop(m.rating_gflops, round(s * 1_000) * m.count) for s in (p50_s, p90_s)]
     fen = [price_fen(price, gflop) for gflop in held]
     return Plan(
-        plan_id=f"{m.device}x{m.count}-{tier}",
+        plan_id=f"{m.kind}-x{m.count}-{tier}",
         device=m.device,
+        kind=m.kind,
         count=m.count,
         tier=tier,
         site=site,

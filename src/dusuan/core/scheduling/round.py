@@ -82,7 +82,7 @@ def _gangs(request: Request, devices: Sequence[DeviceSlot]) -> dict[tuple[str, s
 
 
 def _place(request: Request, state: _Round) -> tuple[str, ...] | None:
-    """The tightest group of free, unpromised devices that holds the gang; None when there is none."""
+    """The tightest group of free, unpromised devices that holds the gang, or None."""
     open_devices = [d for name, d in state.free.items() if name not in state.promised]
     fitting = [g for g in _gangs(request, open_devices).values() if len(g) >= request.count]
     if not fitting:

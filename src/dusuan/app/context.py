@@ -1,0 +1,59 @@
+"""What every verb is given: the store, the engine, the clock, ids, secrets and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from dusuan.core.ledger.tick import SlicePolicy
+from dusuan.core.scheduling.model import Policy
+from dusuan.core.workload.jobspec import Problem
+from dusuan.engines.base import Engine
+from dusuan.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes and times that a request may not pass."""
+
+    job_file_bytes: int = 1_048_576
+    upload_bytes: int = 64 * 1_048_576
+    quote_valid_s: int = 3_600
+    probe_s: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The parts a verb works with. `now` has a zone; `new_id(kind)` gives `kind_…`, sortable."""
+
+    store: Store
+    engine: Engine
+    now: Callable[[], datetime]
+    new_id: Callable[[str], str]
+    new_secret: Callable[[], str]
+    uploads: Path
+    site: str = "local"
+    slices: SlicePolicy = field(default_factory=SlicePolicy)
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+
+
+class Refused(Exception):
+    """A request that cannot be done, for a reason its sender can act on.
+
+    The core returns expected failures as values; a verb raises this one exception so that the
+    transaction it is in rolls back. `kind` is one of unauthenticated, forbidden, not_found,
+    invalid, conflict, key_reused, too_large, insufficient.
+    """
+
+    def __init__(self, kind: str, problem: Problem) -> None:
+        super().__init__(problem.text)
+        self.kind = kind
+        self.problem = problem
+
+
+def refuse(kind: str, code: str, text: str, remedy: str = "") -> Refused:
+    """A `Refused` from its parts."""
+    return Refused(kind, Problem(code, text, remedy=remedy))

@@ -1,0 +1,394 @@
+"""Submitting, showing and cancelling jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dusuan.app import matching
+from dusuan.app.access import Actor, Need, account_for, job_for, no_job, visible_accounts
+from dusuan.app.context import Platform, Refused, refuse
+from dusuan.core import units
+from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.holds import Shortage, open_hold, void_hold
+from dusuan.core.ledger.lots import LotBook
+from dusuan.core.ledger.postings import Draft
+from dusuan.core.ledger.tick import first_slice, lapse
+from dusuan.core.scheduling.model import Request, Wait, WaitCode
+from dusuan.core.workload.document import from_document, to_document
+from dusuan.core.workload.jobfile import parse_job
+from dusuan.core.workload.jobspec import JobSpec, Parsed, Problem
+from dusuan.store import ledger
+from dusuan.store.database import Tx, json
+from dusuan.store.rows import (
+    Account,
+    Attempt,
+    DeviceRow,
+    Hold,
+    Job,
+    LedgerAccount,
+    Quote,
+    Upload,
+)
+
+DEFAULT_GRACE_S = 2.0
+FINAL = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job about to be written: what to run, for whom, on how many of which devices."""
+
+    spec: JobSpec
+    request: Request
+    upload_id: str | None = None
+    quote_id: str | None = None
+    plan_id: str | None = None
+    probe: bool = False
+    wall_ms: int | None = None
+
+    @property
+    def grace_ms(self) -> int:
+        """Milliseconds between the checkpoint signal and the kill."""
+        checkpoint = self.spec.checkpoint
+        return round((checkpoint.grace_s if checkpoint else DEFAULT_GRACE_S) * 1_000)
+
+
+def understood(platform: Platform, text: str, name: str) -> Parsed:
+    """The job file `text`. Raises `Refused` too_large or invalid, with the line at fault."""
+    size = len(text.encode())
+    if size > platform.limits.job_file_bytes:
+        raise refuse(
+            "too_large",
+            "job_file_too_large",
+            f"the job file has {size} bytes; at most {platform.limits.job_file_bytes} are read",
+            "put data and programs into its workdir",
+        )
+    parsed = parse_job(text, name=name)
+    if isinstance(parsed, Problem):
+        raise Refused("invalid", parsed)
+    return parsed
+
+
+def submit(
+    platform: Platform,
+    tx: Tx,
+    actor: Actor,
+    path: str,
+    text: str,
+    *,
+    name: str = "job",
+    upload_id: str | None = None,
+) -> dict[str, Any]:
+    """Submit a job file as it is: on the count it names, else on one device.
+
+    Raises `Refused` invalid, not_found, forbidden, or insufficient (the first slice cannot be set
+    aside); then nothing has changed.
+    """
+    account = account_for(tx, actor, path, Need.SUBMIT)
+    parsed = understood(platform, text, name)
+    check_upload(tx, actor, upload_id)
+    devices = tx.all(DeviceRow, "devices")
+    request = matching.resolve(parsed.spec.resources, devices, None)
+    most = matching.largest_gang(request, devices)
+    if request.count > most:
+        raise too_many(request, most)
+    order = Order(parsed.spec, request, upload_id, wall_ms=wall_ms(parsed.spec))
+    job_id = insert_job(platform, tx, actor, account, order, devices)
+    return {"job_id": job_id, "state": "queued", "warnings": [w.text for w in parsed.warnings]}
+
+
+def too_many(request: Request, most: int) -> Refused:
+    """The pool cannot ever run a gang of this size."""
+    return refuse(
+        "invalid",
+        "too_many_devices",
+        f"the job asks for {request.count} devices; one node of the pool has {most}",
+        f"ask for {most} or fewer, or for none: the system chooses",
+    )
+
+
+def wall_ms(spec: JobSpec) -> int | None:
+    """The job's wall time in milliseconds, None without one."""
+    return None if spec.wall_time_s is None else round(spec.wall_time_s * 1_000)
+
+
+def check_upload(tx: Tx, actor: Actor, upload_id: str | None) -> None:
+    """Raise `Refused` not_found unless the upload is the actor's organisation's (or None)."""
+    if upload_id is None:
+        return
+    upload = tx.one(Upload, "upload_by_id", id=upload_id)
+    if upload is None or (not actor.operator and upload.org_id != actor.org_id):
+        raise refuse("not_found", "no_upload", f"there is no upload {upload_id!r}", "upload again")
+
+
+def submit_plan(
+    platform: Platform, tx: Tx, actor: Actor, quote_id: str, plan_id: str | None
+) -> dict[str, Any]:
+    """Submit a quoted job on the plan named, or on the one its goal picked."""
+    quote = quote_for(tx, actor, quote_id, Need.SUBMIT)
+    account = tx.one(Account, "account_by_id", id=quote.account_id)
+    if account is None or quote.state != "ready" or quote.menu is None:
+        raise refuse(
+            "conflict", "quote_not_ready", f"the quote {quote_id} is {quote.state}", "quote again"
+        )
+    if quote.expires_at <= platform.now():
+        raise refuse(
+            "conflict", "quote_expired", f"the quote {quote_id} has expired", "quote again"
+        )
+    chosen = plan_id or quote.menu["chosen"]
+    plan = next((p for p in quote.menu["plans"] if p["plan_id"] == chosen), None)
+    if plan is None:
+        raise _no_plan(quote, chosen)
+    spec = from_document(quote.spec)
+    devices = tx.all(DeviceRow, "devices")
+    request = Request(plan["count"], plan["kind"], plan["device"])
+    order = Order(spec, request, quote.upload_id, quote.id, plan["plan_id"], wall_ms=wall_ms(spec))
+    job_id = insert_job(platform, tx, actor, account, order, devices)
+    return {"job_id": job_id, "state": "queued", "plan_id": plan["plan_id"], "warnings": []}
+
+
+def _no_plan(quote: Quote, chosen: str | None) -> Refused:
+    menu = quote.menu or {}
+    if chosen is None:
+        missed = menu.get("missed") or {}
+        return refuse(
+            "conflict",
+            missed.get("code", "no_plan_chosen"),
+            missed.get("text", "no plan of the quote meets the goal"),
+            "name a plan, or change the goal",
+        )
+    names = ", ".join(p["plan_id"] for p in menu.get("plans", []))
+    return refuse("not_found", "no_plan", f"the quote has no plan {chosen!r}", f"it has: {names}")
+
+
+def quote_for(tx: Tx, actor: Actor, quote_id: str, need: Need) -> Quote:
+    """The quote, when `actor` may do what it `need`s on its account."""
+    missing = refuse("not_found", "no_quote", f"there is no quote {quote_id!r}", "dusuan quote JOB")
+    quote = tx.one(Quote, "quote_by_id", id=quote_id)
+    if quote is None:
+        raise missing
+    account = tx.one(Account, "account_by_id", id=quote.account_id)
+    if account is None:  # the foreign key forbids it
+        raise missing
+    try:
+        account_for(tx, actor, account.path, need)
+    except Refused as refused:
+        raise (missing if refused.kind == "not_found" else refused) from None
+    return quote
+
+
+def insert_job(
+    platform: Platform,
+    tx: Tx,
+    actor: Actor,
+    account: Account,
+    order: Order,
+    devices: list[DeviceRow],
+) -> str:
+    """Write a job and its first hold in the caller's transaction, and wake the service.
+
+    While the pool has no rating the hold cannot be computed; the job then queues without one,
+    and the scheduling round sets it aside as soon as there is a rating.
+    """
+    job_id, now = platform.new_id("job"), platform.now()
+    wallet = tx.all(LedgerAccount, "balances_read", ids=[account.wallet_id])[0]
+    tx.run(
+        "job_insert",
+        id=job_id,
+        account_id=account.id,
+        member_id=actor.member_id,
+        name=order.spec.name,
+        spec=json(to_document(order.spec)),
+        upload_id=order.upload_id,
+        quote_id=order.quote_id,
+        plan_id=order.plan_id,
+        probe=order.probe,
+        kind=order.request.kind,
+        model=order.request.model,
+        count=order.request.count,
+        priority=1_000_000 if order.probe else order.spec.priority,
+        grace_ms=order.grace_ms,
+        wall_ms=order.wall_ms,
+        requeues=order.spec.checkpoint is not None and not order.probe,
+        balance=ledger.as_balance(wallet).posted,
+        now=now,
+    )
+    rating = matching.rating_of(order.request.model, devices)
+    if rating is not None:
+        rate = rating[0] * order.request.count
+        shortage = set_aside(platform, tx, account, job_id, rate, order.grace_ms)
+        if shortage is not None:
+            raise _insufficient(tx, account, shortage)
+    tx.wake()
+    return job_id
+
+
+def set_aside(
+    platform: Platform, tx: Tx, account: Account, job_id: str, gflop_per_s: int, grace_ms: int
+) -> Shortage | None:
+    """Open the hold for a job's first slice, after what has expired is out of the wallet."""
+    now = platform.now()
+    locked = Balances(ledger.lock_balances(tx, [account.wallet_id, *account.limit_ids]))
+    lapse_wallet(platform, tx, account.wallet_id, locked)
+    wanted = first_slice(gflop_per_s, grace_ms, platform.slices)
+    held = Balances({a: locked[a] for a in (account.wallet_id, *account.limit_ids)})
+    shortage = open_hold(account.wallet_id, account.limit_ids, wanted, held)
+    if shortage is not None:
+        return shortage
+    ledger.apply_deltas(tx, held.deltas())
+    tx.run(
+        "hold_insert",
+        job_id=job_id,
+        wallet_id=account.wallet_id,
+        limit_ids=account.limit_ids,
+        reserved_gflop=wanted,
+        now=now,
+    )
+    return None
+
+
+def lapse_wallet(platform: Platform, tx: Tx, wallet: int, balances: Balances) -> None:
+    """Post what has expired in one wallet; `balances` (locked) is brought up to date."""
+    now = platform.now()
+    book, draft = LotBook(ledger.load_lots(tx, [wallet])), Draft()
+    uses = lapse([wallet], balances, book, draft, ledger.load_house(tx), ledger.unix_ms(now))
+    if uses:
+        transfer_id = platform.new_id("trf")
+        ledger.post(tx, transfer_id, "lapse", draft, now, {})
+        ledger.write_lots(tx, book.changed())
+        ledger.write_lot_uses(tx, transfer_id, [(None, use) for use in uses])
+
+
+def shortage_wait(tx: Tx, account: Account, shortage: Shortage) -> Wait:
+    """Why a hold could not be opened, as the reason a job waits."""
+    row = tx.all(LedgerAccount, "balances_read", ids=[shortage.account])[0]
+    data = {
+        "needs_gflop": shortage.wanted_gflop,
+        "available_gflop": shortage.available_gflop,
+        "ledger_account": row.path,
+    }
+    needs = units.degrees_text(shortage.wanted_gflop)
+    has = units.degrees_text(shortage.available_gflop)
+    if shortage.account == account.wallet_id:
+        owner = row.path.removesuffix(":wallet")
+        text = f"{owner} has {has} degrees left to set aside; the first slice needs {needs}"
+        remedy = f"top up: dusuan package buy NAME --account {owner}"
+        return Wait(WaitCode.BALANCE, text, remedy, data)
+    owner = row.path.removesuffix(":spend")
+    text = f"the budget of {owner} has {has} degrees left; the first slice needs {needs}"
+    remedy = f"raise it: dusuan account budget {owner} --degrees N"
+    return Wait(WaitCode.BUDGET, text, remedy, data)
+
+
+def _insufficient(tx: Tx, account: Account, shortage: Shortage) -> Refused:
+    wait = shortage_wait(tx, account, shortage)
+    return refuse("insufficient", f"{wait.code.value}_too_small", wait.text, wait.remedy)
+
+
+def void(tx: Tx, platform: Platform, job_id: str) -> None:
+    """Release a queued job's hold, if it has one."""
+    hold = tx.one(Hold, "hold_open_of", job_id=job_id)
+    if hold is None:
+        return
+    balances = Balances(ledger.lock_balances(tx, [hold.wallet_id, *hold.limit_ids]))
+    void_hold(hold.wallet_id, hold.limit_ids, hold.reserved_gflop, balances)
+    ledger.apply_deltas(tx, balances.deltas())
+    tx.run("holds_resolve", jobs=[job_id], seqs=[hold.seq], settled=[0], now=platform.now())
+
+
+def cancel(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
+    """Cancel a job: at once while it queues, by checkpoint signal, grace and kill when it runs.
+
+    A job that has ended stays as it is.
+    """
+    job_for(tx, actor, job_id, Need.SUBMIT)
+    job = tx.one(Job, "job_lock", id=job_id)
+    if job is None:
+        raise no_job(job_id)
+    tx.run("job_cancel", id=job_id, by=actor.member_id or "operator")
+    if job.state == "queued":
+        void(tx, platform, job_id)
+        tx.run(
+            "job_finish", id=job_id, state="cancelled", stop_reason="cancelled", now=platform.now()
+        )
+    tx.wake()
+    return show(tx, actor, job_id)
+
+
+def show(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
+    """One job with its attempts, and why it waits if it does."""
+    job = job_for(tx, actor, job_id, Need.READ)
+    attempts = tx.all(Attempt, "attempts_of_job", job_id=job_id)
+    return {**job_view(job), "attempts": [attempt_view(a) for a in attempts]}
+
+
+def listing(
+    tx: Tx, actor: Actor, state: str | None, before: int | None, limit: int
+) -> dict[str, Any]:
+    """Jobs the actor may read, newest first, with a cursor to the next page."""
+    accounts = None if actor.operator else [a.id for a in visible_accounts(tx, actor)]
+    rows = tx.all(
+        Job, "jobs_list", accounts=accounts, state=state, before=before or 2**62, limit=limit + 1
+    )
+    more = rows[limit - 1].position if len(rows) > limit else None
+    return {"jobs": [job_view(row) for row in rows[:limit]], "next": more}
+
+
+def why(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
+    """Why a job is where it is, in words."""
+    job = job_for(tx, actor, job_id, Need.READ)
+    if job.waiting is not None:
+        return {"job_id": job.id, "state": job.state, **job.waiting}
+    texts = {
+        "queued": "it has just been submitted; the next scheduling round decides",
+        "starting": "it has been given its devices and is being started",
+        "running": "it runs",
+        "stopping": "it was told to stop and is inside its grace",
+    }
+    text = texts.get(job.state, f"it has ended: {job.stop_reason}")
+    return {"job_id": job.id, "state": job.state, "code": job.state, "text": text, "remedy": ""}
+
+
+def job_view(job: Job) -> dict[str, Any]:
+    """A job as the API shows it."""
+    return {
+        "job_id": job.id,
+        "name": job.name,
+        "account": job.account_path,
+        "state": job.state,
+        "stop_reason": job.stop_reason,
+        "device": job.model,
+        "count": job.count,
+        "priority": job.priority,
+        "quote_id": job.quote_id,
+        "plan_id": job.plan_id,
+        "waiting": job.waiting if job.state == "queued" else None,
+        "submitted_at": job.submitted_at.isoformat(),
+        "finished_at": None if job.finished_at is None else job.finished_at.isoformat(),
+    }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as the API shows it."""
+    return {
+        "attempt_id": attempt.id,
+        "number": attempt.number,
+        "state": attempt.state,
+        "held_ms": attempt.held_ms,
+        "end_reason": attempt.end_reason,
+        "exit_code": attempt.exit_code,
+        "exit_signal": attempt.exit_signal,
+        "text": attempt.end_text or "",
+        "isolation": attempt.isolation,
+        "started_at": None if attempt.started_at is None else attempt.started_at.isoformat(),
+        "ended_at": None if attempt.ended_at is None else attempt.ended_at.isoformat(),
+    }
+
+
+def account_of(tx: Tx, job: Job) -> Account:
+    """The account a job is charged to."""
+    account = tx.one(Account, "account_by_id", id=job.account_id)
+    if account is None:  # the foreign key forbids it
+        raise RuntimeError(f"{job.id} belongs to no account")
+    return account

@@ -1,0 +1,67 @@
+"""From what a job asks for to what the pool has: which kind or model of device it can run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dusuan.app.context import Refused, refuse
+from dusuan.core.catalog.makes import is_domestic
+from dusuan.core.scheduling.model import Request
+from dusuan.core.workload.jobspec import Resources
+from dusuan.store.rows import DeviceRow
+
+
+def resolve(resources: Resources, devices: Sequence[DeviceRow], count: int | None) -> Request:
+    """The request for a job, on the first model of the pool that fits what it names.
+
+    A model is fixed here, so that a job is metered at one rating; `count` defaults to what the
+    job file says, then to 1. Raises `Refused` invalid when the pool has nothing that fits.
+    """
+    fitting = candidates(resources, devices)
+    if not fitting:
+        raise _nothing_fits(resources, devices)
+    first = fitting[0]
+    return Request(count or resources.count or 1, first.kind, first.model)
+
+
+def candidates(resources: Resources, devices: Sequence[DeviceRow]) -> list[DeviceRow]:
+    """The devices of the pool that a job may run on, in the order of the pool."""
+    return [d for d in devices if _fits(resources, d)]
+
+
+def _fits(resources: Resources, device: DeviceRow) -> bool:
+    wanted = (resources.device or "").lower()
+    named = wanted in ("", device.kind.lower()) or wanted in device.model.lower()
+    return named and (resources.origin != "domestic" or is_domestic(device.make))
+
+
+def _nothing_fits(resources: Resources, devices: Sequence[DeviceRow]) -> Refused:
+    models = sorted({d.model for d in devices})
+    asked = " ".join(filter(None, (resources.origin, resources.device))) or "any device"
+    return refuse(
+        "invalid",
+        "no_such_device",
+        f"the pool has no device that fits {asked!r}",
+        f"it has: {', '.join(models) or 'none yet'}; or name no device at all",
+    )
+
+
+def largest_gang(request: Request, devices: Sequence[DeviceRow]) -> int:
+    """The most devices of the request's model that one node has in service."""
+    sizes: dict[str, int] = {}
+    for d in devices:
+        if d.model == request.model and d.kind == request.kind and d.state == "ready":
+            sizes[d.node] = sizes.get(d.node, 0) + 1
+    return max(sizes.values(), default=0)
+
+
+def rating_of(model: str | None, devices: Sequence[DeviceRow]) -> tuple[int, str] | None:
+    """The rating at which every device of `model` is metered, and its basis; None: none yet.
+
+    One model, one rating: the median of its devices' ratings, the lower one of two.
+    """
+    rated = sorted(d.gflops for d in devices if d.model == model and d.gflops is not None)
+    bases = {d.basis for d in devices if d.model == model and d.gflops is not None}
+    if not rated:
+        return None
+    return rated[(len(rated) - 1) // 2], "/".join(sorted(b for b in bases if b))

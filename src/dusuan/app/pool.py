@@ -1,0 +1,54 @@
+"""The pool: which devices there are, and at which rating they are metered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dusuan.app.context import Platform
+from dusuan.engines.base import Device
+from dusuan.store.database import Tx
+from dusuan.store.rows import DeviceRow
+
+
+def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> None:
+    """Write what the engine has; devices it no longer names are down."""
+    tx.run("devices_gone", device=[d.device for d in devices])
+    tx.run(
+        "devices_upsert",
+        device=[d.device for d in devices],
+        node=[d.node for d in devices],
+        make=[d.make for d in devices],
+        model=[d.model for d in devices],
+        kind=[d.kind for d in devices],
+        position=list(range(len(devices))),
+        memory_mib=[d.memory_mib for d in devices],
+        state=[d.state.value for d in devices],
+        now=platform.now(),
+    )
+
+
+def show(tx: Tx) -> dict[str, Any]:
+    """Every device, its latest rating, and whether a job holds it."""
+    return {"devices": [_view(d) for d in tx.all(DeviceRow, "devices")]}
+
+
+def _view(d: DeviceRow) -> dict[str, Any]:
+    state = d.state if d.state != "ready" or d.gflops is not None else "uncalibrated"
+    return {
+        "device": d.device,
+        "node": d.node,
+        "make": d.make,
+        "model": d.model,
+        "kind": d.kind,
+        "memory_mib": d.memory_mib,
+        "rating_gflops": d.gflops,
+        "rating_basis": d.basis,
+        "rating_precision": d.precision,
+        "rating_method": d.method,
+        "samples": d.samples,
+        "spread": d.spread,
+        "measured_at": None if d.measured_at is None else d.measured_at.isoformat(),
+        "state": "allocated" if d.holder is not None and state == "ready" else state,
+        "holder": d.holder,
+    }

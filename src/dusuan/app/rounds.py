@@ -1,0 +1,417 @@
+"""The verbs of the service loop: observe, settle, schedule, stop, recover.
+
+Each loads what it needs, lets the core decide, and applies the decision: the intent is committed
+first and the engine is called after, never inside a transaction. Every verb can be repeated after
+a crash at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from dusuan.app import jobs, matching
+from dusuan.app.context import Platform
+from dusuan.core import units
+from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.tick import Claim, Outcome, due, tick
+from dusuan.core.metering.journal import EndReason, Exit, Record
+from dusuan.core.metering.usage import Meter, fold
+from dusuan.core.scheduling.model import Cluster, DeviceSlot, Plan, QueuedJob, Request, Start, Wait
+from dusuan.core.scheduling.round import schedule
+from dusuan.core.workload.document import from_document
+from dusuan.engines.base import Action, Lease, Observation, StartFailed, StartOrder
+from dusuan.store import ledger
+from dusuan.store.database import Tx, json
+from dusuan.store.ledger import Promise
+from dusuan.store.rows import Attempt, DeviceRow, Hold, Id, Job
+
+LOST_ATTEMPTS_MAX = 3
+PROBE_TICK_MS = 200
+MARKS_MAX = 200
+
+
+# --- observe ---------------------------------------------------------------------------------
+
+
+def observe(platform: Platform) -> int:
+    """Read the journals of live attempts; how many attempts had news."""
+    with platform.store.transaction() as tx:
+        live = {a.id: a for a in tx.all(Attempt, "attempts_live")}
+    if not live:
+        return 0
+    news = platform.engine.observe({a.id: a.cursor for a in live.values()})
+    for observation in news:
+        with platform.store.transaction() as tx:
+            _ingest(platform, tx, observation)
+    return len(news)
+
+
+def _ingest(platform: Platform, tx: Tx, observation: Observation) -> None:
+    """Fold one attempt's news into it. A repeat (an older cursor) changes nothing."""
+    attempt = tx.one(Attempt, "attempt_lock", id=observation.attempt_id)
+    if attempt is None or attempt.state == "ended":
+        return
+    meter = fold(_meter(attempt), observation.records)
+    if meter.exit is None and observation.lost:
+        text = "the process beside the job, or its node, is gone"
+        meter = replace(meter, exit=Exit(EndReason.LOST, text=text))
+    _write_meter(tx, attempt, meter, observation)
+    if meter.exit is not None:
+        _end(tx, attempt, meter.exit, platform.now())
+    elif attempt.state == "starting" and meter.started_wall_ms is not None:
+        tx.run("job_state", id=attempt.job_id, state="running")
+
+
+def _meter(attempt: Attempt) -> Meter:
+    fields = {k: v for k, v in attempt.meter.items() if k != "marks"}
+    progress = fields.pop("progress", None)
+    return Meter(**fields, progress=tuple(progress) if progress else None)
+
+
+def _write_meter(tx: Tx, attempt: Attempt, meter: Meter, observation: Observation) -> None:
+    started = meter.started_wall_ms
+    document = {k: v for k, v in asdict(meter).items() if k != "exit"}
+    document["marks"] = _marks(attempt, observation.records)
+    state = "running" if attempt.state == "starting" and started is not None else attempt.state
+    tx.run(
+        "attempt_observed",
+        id=attempt.id,
+        cursor=max(observation.cursor, attempt.cursor),
+        held_ms=meter.held_ms,
+        meter=json(document),
+        state=state,
+        started_at=None if started is None else ledger.from_unix_ms(started),
+    )
+
+
+def _marks(attempt: Attempt, records: Iterable[Record]) -> list[list[float]]:
+    """The first progress marks of an attempt: (elapsed seconds, done), for the plan menu."""
+    marks = list(attempt.meter.get("marks", []))
+    for record in records:
+        if record.progress is not None and len(marks) < MARKS_MAX:
+            marks.append([record.held_ms / attempt.devices / 1_000, record.progress[0]])
+    return marks
+
+
+def _end(tx: Tx, attempt: Attempt, ended: Exit, now: datetime) -> None:
+    """Close an attempt. Its devices are free; the next tick settles it and closes its job."""
+    tx.run(
+        "attempt_ended",
+        id=attempt.id,
+        end_reason=ended.reason.value,
+        exit_code=ended.code,
+        exit_signal=ended.signal,
+        end_text=ended.text,
+        now=now,
+    )
+    tx.run("allocations_end", attempt_id=attempt.id, now=now)
+
+
+# --- settle ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNews:
+    """A lease that was raised and has to be told to the engine."""
+
+    attempt_id: str
+    lease: Lease
+
+
+def settle(platform: Platform) -> int:
+    """Post what was used, renew what is set aside, close what has ended; how many attempts."""
+    now = platform.now()
+    with platform.store.transaction() as tx:
+        loaded = [(c, p) for c, p in ledger.load_claims(tx) if due(c, platform.slices)]
+        if not loaded:
+            return 0
+        claims = [claim for claim, _ in loaded]
+        outcomes = _settle(platform, tx, claims, now)
+        for outcome in outcomes:
+            if outcome.claim.ended:
+                _close(tx, outcome.claim, now)
+    for news in _raised(outcomes, {c.attempt_id: p for c, p in loaded}):
+        platform.engine.set_lease(news.attempt_id, news.lease)
+    return len(outcomes)
+
+
+def _settle(
+    platform: Platform, tx: Tx, claims: Sequence[Claim], now: datetime
+) -> tuple[Outcome, ...]:
+    accounts = {a for c in claims for a in (c.wallet, *c.limits)}
+    balances = Balances(ledger.lock_balances(tx, accounts))
+    lots = ledger.load_lots(tx, {c.wallet for c in claims})
+    house = ledger.load_house(tx)
+    decided = tick(claims, balances, lots, house, platform.slices, ledger.unix_ms(now))
+    ledger.write_tick(tx, platform.new_id("trf"), decided, now)
+    return decided.outcomes
+
+
+def _raised(outcomes: Iterable[Outcome], promises: dict[str, Promise]) -> list[LeaseNews]:
+    raised = []
+    for outcome in outcomes:
+        promise = promises[outcome.claim.attempt_id]
+        if not outcome.claim.ended and outcome.held_ms_max > promise.lease_held_ms:
+            lease = Lease(promise.lease_seq + 1, outcome.held_ms_max)
+            raised.append(LeaseNews(outcome.claim.attempt_id, lease))
+    return raised
+
+
+def _close(tx: Tx, claim: Claim, now: datetime) -> None:
+    """What becomes of a job whose attempt has ended and is paid for."""
+    job = tx.one(Job, "job_lock", id=claim.job_id)
+    attempts = tx.all(Attempt, "attempts_of_job", job_id=claim.job_id)
+    if job is None or not attempts:
+        return
+    lost = sum(a.end_reason == EndReason.LOST for a in attempts)
+    state, reason = verdict(job, attempts[-1], lost)
+    if state == "queued":
+        tx.run("job_requeue", id=job.id, stop_reason=reason)
+    else:
+        tx.run("job_finish", id=job.id, state=state, stop_reason=reason, now=now)
+
+
+def verdict(job: Job, last: Attempt, lost: int) -> tuple[str, str]:
+    """The state and stop reason of a job after its `last` attempt; `lost`: attempts lost so far.
+
+    A job that declares how it saves its state is queued again when its balance or its node failed
+    it; every other job ends there, since starting over would cost its owner twice.
+    """
+    if job.cancelled_by is not None:
+        return "cancelled", "cancelled"
+    reason = last.end_reason or EndReason.LOST
+    if reason == EndReason.EXIT:
+        ended_by = "signal" if last.exit_signal is not None else "exit"
+        return ("succeeded" if last.exit_code == 0 else "failed"), ended_by
+    if reason == EndReason.LEASE:
+        return ("queued" if job.requeues else "failed"), "balance"
+    if reason == EndReason.LOST:
+        again = job.requeues and lost < LOST_ATTEMPTS_MAX
+        return ("queued" if again else "failed"), "lost"
+    if reason == EndReason.WALL_TIME and job.probe:
+        return "succeeded", "wall_time"
+    return "failed", str(reason)
+
+
+# --- schedule --------------------------------------------------------------------------------
+
+
+def run_schedule(platform: Platform) -> int:
+    """One scheduling round: start what can start, give every other job its reason."""
+    now = platform.now()
+    with platform.store.transaction() as tx:
+        queued = tx.all(Job, "jobs_queued")
+        if not queued:
+            return 0
+        devices = tx.all(DeviceRow, "devices")
+        blocked = _set_aside_missing(platform, tx, devices)
+        queue = [_queued(job, blocked.get(job.id)) for job in queued]
+        plan = schedule(_cluster(devices), queue, platform.policy, ledger.unix_ms(now))
+        orders = _apply(platform, tx, plan, {j.id: j for j in queued}, devices, now)
+    for order in orders:
+        _start(platform, order)
+    return len(orders)
+
+
+def _cluster(devices: Sequence[DeviceRow]) -> Cluster:
+    return Cluster(
+        tuple(
+            DeviceSlot(
+                device=d.device,
+                node=d.node,
+                kind=d.kind,
+                model=d.model,
+                ready=d.state == "ready",
+                rated=d.gflops is not None,
+                holder=d.holder,
+            )
+            for d in devices
+        )
+    )
+
+
+def _queued(job: Job, blocked: Wait | None) -> QueuedJob:
+    request = Request(job.count, job.kind, job.model)
+    return QueuedJob(job.id, job.position, request, job.priority, blocked)
+
+
+def _set_aside_missing(platform: Platform, tx: Tx, devices: Sequence[DeviceRow]) -> dict[str, Wait]:
+    """Open the first hold of queued jobs that have none; the reason for those that cannot."""
+    blocked: dict[str, Wait] = {}
+    for job in tx.all(Job, "jobs_without_hold"):
+        rating = matching.rating_of(job.model, devices)
+        if rating is None:
+            continue  # the round itself says that nothing has a rating
+        account = jobs.account_of(tx, job)
+        shortage = jobs.set_aside(
+            platform, tx, account, job.id, rating[0] * job.count, job.grace_ms
+        )
+        if shortage is not None:
+            blocked[job.id] = jobs.shortage_wait(tx, account, shortage)
+    return blocked
+
+
+def _apply(
+    platform: Platform,
+    tx: Tx,
+    plan: Plan,
+    queued: dict[str, Job],
+    devices: Sequence[DeviceRow],
+    now: datetime,
+) -> list[StartOrder]:
+    by_name = {d.device: d for d in devices}
+    orders = []
+    for start in plan.starts:
+        job = tx.one(Job, "job_lock", id=start.job_id)
+        if job is not None and job.state == "queued" and job.cancelled_by is None:
+            placed = [by_name[name] for name in start.devices]
+            orders.append(_write_attempt(platform, tx, job, start, placed, devices, now))
+    tx.run(
+        "jobs_waiting",
+        jobs=list(plan.waits),
+        waiting=[json(_wait_view(wait, queued[job])) for job, wait in plan.waits.items()],
+    )
+    return orders
+
+
+def _wait_view(wait: Wait, job: Job) -> dict[str, Any]:
+    text = wait.text
+    if job.stop_reason is not None:
+        text = f"stopped before ({job.stop_reason}) and waits to go on: {text}"
+    return {"code": wait.code.value, "text": text, "remedy": wait.remedy, "data": dict(wait.data)}
+
+
+def _write_attempt(
+    platform: Platform,
+    tx: Tx,
+    job: Job,
+    start: Start,
+    placed: Sequence[DeviceRow],
+    devices: Sequence[DeviceRow],
+    now: datetime,
+) -> StartOrder:
+    """Record the intent to start: attempt, allocations, lease. The engine is called after."""
+    hold = tx.one(Hold, "hold_open_of", job_id=job.id)
+    rating = matching.rating_of(job.model, devices)
+    if hold is None or rating is None:  # the round starts no job without both
+        raise RuntimeError(f"{job.id} was to start without a hold or a rating")
+    attempt_id = platform.new_id("att")
+    lease = Lease(1, units.held_ms_within(rating[0], hold.reserved_gflop))
+    tx.run(
+        "attempt_insert",
+        id=attempt_id,
+        job_id=job.id,
+        wallet_id=hold.wallet_id,
+        limit_ids=hold.limit_ids,
+        devices=len(placed),
+        make=placed[0].make,
+        model=placed[0].model,
+        kind=placed[0].kind,
+        rating_gflops=rating[0],
+        rating_basis=rating[1],
+        isolation=platform.engine.capabilities().isolation,
+        lease_held_ms=lease.held_ms_max,
+        now=now,
+    )
+    tx.run("allocations_insert", attempt_id=attempt_id, devices=list(start.devices), now=now)
+    tx.run("job_state", id=job.id, state="starting")
+    return _order(platform, job, attempt_id, start.devices, lease)
+
+
+def _order(
+    platform: Platform, job: Job, attempt_id: str, devices: tuple[str, ...], lease: Lease
+) -> StartOrder:
+    spec = from_document(job.spec)
+    files = None if job.upload_id is None else platform.uploads / f"{job.upload_id}.tar.gz"
+    memory = spec.resources.memory_gib
+    return StartOrder(
+        job_id=job.id,
+        attempt_id=attempt_id,
+        devices=devices,
+        lease=lease,
+        argv=spec.argv,
+        script=_script(spec.setup, spec.run),
+        env=dict(spec.envs),
+        files=files,
+        checkpoint_signal=spec.checkpoint.signal if spec.checkpoint else "SIGTERM",
+        grace_ms=job.grace_ms,
+        wall_ms=job.wall_ms,
+        tick_ms=PROBE_TICK_MS if job.probe else 1_000,
+        network=spec.resources.network,
+        memory_mib=None if memory is None else round(memory * 1_024),
+    )
+
+
+def _script(setup: str | None, run: str | None) -> str | None:
+    if run is None:
+        return None
+    return run if setup is None else f"{setup}\n{run}"
+
+
+def _start(platform: Platform, order: StartOrder) -> None:
+    try:
+        platform.engine.start(order)
+    except StartFailed as failed:
+        with platform.store.transaction() as tx:
+            attempt = tx.one(Attempt, "attempt_lock", id=order.attempt_id)
+            if attempt is not None and attempt.state != "ended":
+                _end(tx, attempt, Exit(EndReason.START_FAILED, text=str(failed)), platform.now())
+
+
+# --- stop, lapse, recover --------------------------------------------------------------------
+
+
+def stop_cancelled(platform: Platform) -> int:
+    """Tell the engine to stop the attempts of cancelled jobs; how many were told."""
+    with platform.store.transaction() as tx:
+        attempts = tx.all(Attempt, "attempts_to_stop")
+    for attempt in attempts:
+        platform.engine.signal(attempt.id, Action.STOP)
+        with platform.store.transaction() as tx:
+            tx.run("attempt_stop_asked", id=attempt.id, why="cancelled")
+            tx.run("job_state", id=attempt.job_id, state="stopping")
+    return len(attempts)
+
+
+def lapse_expired(platform: Platform) -> int:
+    """Take expired degrees out of wallets that nobody is spending from; how many wallets."""
+    now = platform.now()
+    with platform.store.transaction() as tx:
+        wallets = [row.id for row in tx.all(Id, "wallets_with_expired_lots", now=now)]
+    for wallet in wallets:
+        with platform.store.transaction() as tx:
+            balances = Balances(ledger.lock_balances(tx, [wallet]))
+            jobs.lapse_wallet(platform, tx, wallet, balances)
+    return len(wallets)
+
+
+def recover(platform: Platform) -> int:
+    """After a restart: finish starts that were committed but perhaps never reached the engine,
+    and tell the engine again every lease and every stop in force. How many attempts are live.
+    """
+    platform.engine.adopt()
+    with platform.store.transaction() as tx:
+        live = [(a, _job_of(tx, a), _devices_of(tx, a)) for a in tx.all(Attempt, "attempts_live")]
+    for attempt, job, devices in live:
+        lease = Lease(attempt.lease_seq, attempt.lease_held_ms)
+        if attempt.state == "starting" and attempt.cursor == 0:
+            _start(platform, _order(platform, job, attempt.id, devices, lease))
+        platform.engine.set_lease(attempt.id, lease)
+        if attempt.stop_asked is not None:
+            platform.engine.signal(attempt.id, Action.STOP)
+    return len(live)
+
+
+def _job_of(tx: Tx, attempt: Attempt) -> Job:
+    job = tx.one(Job, "job_by_id", id=attempt.job_id)
+    if job is None:  # the foreign key forbids it
+        raise RuntimeError(f"{attempt.id} belongs to no job")
+    return job
+
+
+def _devices_of(tx: Tx, attempt: Attempt) -> tuple[str, ...]:
+    rows = tx.dicts("devices_of_attempt", attempt_id=attempt.id)
+    return tuple(row["device"] for row in rows)

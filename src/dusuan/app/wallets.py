@@ -1,0 +1,179 @@
+"""Packages on sale, payments, purchases, and what an account has left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dusuan.app.access import Actor, Need, account_for, operator_only
+from dusuan.app.context import Platform, refuse
+from dusuan.core import units
+from dusuan.core.ledger.purchases import Package, buy, receive_payment
+from dusuan.store import ledger
+from dusuan.store.database import Tx
+from dusuan.store.rows import Account, LedgerAccount, LotRow, PackageRow
+
+DEMO_PACK = Package("pkg_demo", "demo-pack", 20_000, 2_000, 365, 100)
+
+
+def create_package(
+    platform: Platform,
+    tx: Tx,
+    actor: Actor,
+    name: str,
+    gflop: int,
+    price_fen: int,
+    valid_days: int | None,
+    priority: int = 100,
+) -> dict[str, Any]:
+    """Put a package on sale. An existing one of the name is replaced: its price version ends."""
+    operator_only(actor)
+    if gflop <= 0 or price_fen < 0 or (valid_days is not None and valid_days <= 0):
+        raise refuse(
+            "invalid", "bad_package", "a package has degrees, and no negative price or term"
+        )
+    now, package_id = platform.now(), platform.new_id("pkg")
+    tx.run("package_withdraw", name=name, now=now)
+    package = Package(package_id, name, gflop, price_fen, valid_days, priority)
+    _insert(platform, tx, package)
+    return _package_view(package)
+
+
+def seed_packages(platform: Platform, tx: Tx) -> None:
+    """What a new platform has on sale, so that it can be tried at once."""
+    _insert(platform, tx, DEMO_PACK)
+
+
+def _insert(platform: Platform, tx: Tx, package: Package) -> None:
+    tx.run(
+        "package_insert",
+        id=package.package_id,
+        name=package.name,
+        gflop=package.gflop,
+        price_fen=package.price_fen,
+        valid_days=package.valid_days,
+        priority=package.priority,
+        now=platform.now(),
+    )
+
+
+def list_packages(tx: Tx) -> list[dict[str, Any]]:
+    """What is on sale, cheapest first."""
+    return [_package_view(_package(row)) for row in tx.all(PackageRow, "packages_on_sale")]
+
+
+def _package(row: PackageRow) -> Package:
+    return Package(row.id, row.name, row.gflop, row.price_fen, row.valid_days, row.priority)
+
+
+def _package_view(package: Package) -> dict[str, Any]:
+    return {
+        "id": package.package_id,
+        "name": package.name,
+        "gflop": package.gflop,
+        "degrees": units.degrees_text(package.gflop),
+        "price_fen": package.price_fen,
+        "valid_days": package.valid_days,
+    }
+
+
+def record_payment(
+    platform: Platform, tx: Tx, actor: Actor, path: str, fen: int, reference: str
+) -> dict[str, Any]:
+    """Money received from a customer, outside dusuan. Operators only."""
+    operator_only(actor)
+    if fen <= 0:
+        raise refuse("invalid", "bad_amount", "a payment is a positive number of fen")
+    account = account_for(tx, actor, path, Need.READ)
+    ledger.lock_balances(tx, [account.cash_id])
+    draft = receive_payment(account.cash_id, fen, ledger.load_house(tx))
+    transfer_id = platform.new_id("trf")
+    note = {"account": path, "reference": reference}
+    ledger.post(tx, transfer_id, "payment", draft, platform.now(), note)
+    return {"id": transfer_id, "path": path, "fen": fen}
+
+
+def buy_package(platform: Platform, tx: Tx, actor: Actor, path: str, name: str) -> dict[str, Any]:
+    """Buy a package into the wallet that `path` pays from.
+
+    A member pays from the account's cash balance. When the operator buys, the money is taken as
+    received outside. Raises `Refused` insufficient when the cash does not reach.
+    """
+    account = account_for(tx, actor, path, Need.BUY)
+    row = tx.one(PackageRow, "package_by_name", name=name)
+    if row is None:
+        raise refuse(
+            "not_found", "no_package", f"no package {name!r} is on sale", "dusuan package list"
+        )
+    house = ledger.load_house(tx)
+    cash = ledger.lock_balances(tx, [account.cash_id, account.wallet_id])[account.cash_id]
+    if not actor.operator and (cash.available or 0) < row.price_fen:
+        raise _not_enough_cash(row, path, cash.available or 0)
+    now, lot_id, transfer_id = platform.now(), platform.new_id("lot"), platform.new_id("trf")
+    payer = house.bank if actor.operator else account.cash_id
+    purchase = buy(_package(row), lot_id, account.wallet_id, payer, house, ledger.unix_ms(now))
+    note = {"account": path, "package": row.id, "by": actor.member_id or "operator"}
+    ledger.post(tx, transfer_id, "purchase", purchase.draft, now, note)
+    lot = purchase.lot
+    tx.run(
+        "lot_insert",
+        id=lot_id,
+        wallet_id=lot.wallet,
+        transfer_id=transfer_id,
+        package_id=row.id,
+        kind="grant" if lot.granted else "package",
+        initial_gflop=lot.initial_gflop,
+        paid_fen=lot.paid_fen,
+        priority=lot.priority,
+        granted=lot.granted,
+        now=now,
+        expires_at=None if lot.expires_ms is None else ledger.from_unix_ms(lot.expires_ms),
+    )
+    tx.wake()
+    return {"id": lot_id, "path": path, **wallet_view(tx, account)}
+
+
+def _not_enough_cash(package: PackageRow, path: str, available: int) -> Exception:
+    return refuse(
+        "insufficient",
+        "not_enough_cash",
+        f"{package.name} costs {package.price_fen} fen; {path} has {available} fen",
+        f"pay in first; the operator records it: dusuan cash add --account {path} --fen N",
+    )
+
+
+def wallet(tx: Tx, actor: Actor, path: str) -> dict[str, Any]:
+    """What the wallet that `path` pays from has."""
+    return wallet_view(tx, account_for(tx, actor, path, Need.READ))
+
+
+def wallet_view(tx: Tx, account: Account) -> dict[str, Any]:
+    """The wallet of an account the caller may read."""
+    ids = [account.wallet_id, account.cash_id, account.spend_id]
+    rows = {row.id: row for row in tx.all(LedgerAccount, "balances_read", ids=ids)}
+    gflop, cash, spend = (ledger.as_balance(rows[i]) for i in ids)
+    lots = tx.all(LotRow, "lots_of_wallets", wallets=[account.wallet_id])
+    order = [lot.lot_id for lot in ledger.in_burn_order(lots)]
+    views = {lot.id: _lot_view(lot) for lot in lots}
+    return {
+        "account": account.path,
+        "wallet": rows[account.wallet_id].path.removesuffix(":wallet"),
+        "balance_gflop": gflop.posted,
+        "available_gflop": gflop.available or 0,
+        "available_degrees": units.degrees_text(gflop.available or 0),
+        "pending_gflop": gflop.pending_dr,
+        "cash_fen": cash.posted,
+        "spent_gflop": spend.posted_dr,
+        "budget_left_gflop": spend.available,
+        "lots": [views[lot_id] for lot_id in order],
+    }
+
+
+def _lot_view(lot: LotRow) -> dict[str, Any]:
+    return {
+        "id": lot.id,
+        "kind": lot.kind,
+        "remaining_gflop": lot.remaining_gflop,
+        "initial_gflop": lot.initial_gflop,
+        "paid_fen": lot.paid_fen,
+        "expires_at": None if lot.expires_at is None else lot.expires_at.isoformat(),
+    }

@@ -1,0 +1,46 @@
+"""Bring a database to this version's schema with Alembic, under a lock, or say why that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+_FOLDER = Path(__file__).parent / "migrations"
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a newer version of dusuan than this one."""
+
+
+def sqlalchemy_url(url: str) -> str:
+    """`url` with the driver named, as SQLAlchemy wants it."""
+    for prefix in ("postgresql://", "postgres://"):
+        if url.startswith(prefix):
+            return "postgresql+psycopg://" + url.removeprefix(prefix)
+    return url
+
+
+def migrate(url: str) -> None:
+    """Upgrade the database at `url` to the newest revision this version knows.
+
+    Raises `SchemaTooNew` when the database is at a revision that this version does not know.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER))
+    engine = sqlalchemy.create_engine(sqlalchemy_url(url), poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(7402001)"))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            known = ScriptDirectory.from_config(config).get_current_head()
+            raise SchemaTooNew(
+                f"the database is newer than this version of dusuan (which knows {known}): {error}"
+            ) from error
+    engine.dispose()

@@ -1,0 +1,302 @@
+-- The schema as it stands, for reading. Migrations build it; a test proves that both are the same.
+-- Degrees are whole GFLOP, money whole fen. Totals that can pass 2^63 are numeric.
+
+CREATE TABLE organisation (
+    id          text PRIMARY KEY,
+    name        text NOT NULL UNIQUE,
+    created_at  timestamptz NOT NULL
+);
+
+-- Ledger. One row per balance. `rollup` rows count what all accounts below spend: they carry the
+-- ceiling of an account (floor = -budget) and take no part in the double entry.
+CREATE TABLE ledger_account (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    path        text NOT NULL,
+    unit        text NOT NULL CHECK (unit IN ('gflop', 'fen')),
+    rollup      boolean NOT NULL DEFAULT false,
+    posted_dr   numeric(38) NOT NULL DEFAULT 0 CHECK (posted_dr >= 0),
+    posted_cr   numeric(38) NOT NULL DEFAULT 0 CHECK (posted_cr >= 0),
+    pending_dr  numeric(38) NOT NULL DEFAULT 0 CHECK (pending_dr >= 0),
+    floor       numeric(38),
+    UNIQUE (path, unit),
+    CONSTRAINT floor_holds CHECK (posted_cr - posted_dr - pending_dr >= floor)
+);
+
+CREATE TABLE transfer (
+    id          text PRIMARY KEY,
+    kind        text NOT NULL,
+    at          timestamptz NOT NULL,
+    note        jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE TABLE entry (
+    transfer_id text NOT NULL REFERENCES transfer,
+    account_id  bigint NOT NULL REFERENCES ledger_account,
+    dr          numeric(38) NOT NULL CHECK (dr >= 0),
+    cr          numeric(38) NOT NULL CHECK (cr >= 0),
+    PRIMARY KEY (transfer_id, account_id)
+);
+CREATE INDEX entry_account ON entry (account_id);
+
+-- What has been posted is never rewritten: a correction is another transfer.
+CREATE FUNCTION refuse_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME;
+END $$;
+CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON entry
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();
+CREATE TRIGGER transfer_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transfer
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();
+
+-- Customers. `lineage` is the account itself and its ancestors, nearest first.
+CREATE TABLE account (
+    id          text PRIMARY KEY,
+    org_id      text NOT NULL REFERENCES organisation,
+    parent_id   text REFERENCES account,
+    path        text NOT NULL UNIQUE,
+    lineage     text[] NOT NULL,
+    wallet_id   bigint NOT NULL REFERENCES ledger_account,
+    cash_id     bigint NOT NULL REFERENCES ledger_account,
+    spend_id    bigint NOT NULL REFERENCES ledger_account,
+    limit_ids   bigint[] NOT NULL,
+    created_at  timestamptz NOT NULL
+);
+
+CREATE TABLE member (
+    id          text PRIMARY KEY,
+    org_id      text NOT NULL REFERENCES organisation,
+    name        text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    UNIQUE (org_id, name)
+);
+
+CREATE TABLE member_role (
+    member_id   text NOT NULL REFERENCES member,
+    account_id  text NOT NULL REFERENCES account,
+    role        text NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'auditor')),
+    PRIMARY KEY (member_id, account_id)
+);
+
+-- A key without a member is an operator's. Only the hash of a key is kept.
+CREATE TABLE api_key (
+    id          text PRIMARY KEY,
+    member_id   text REFERENCES member,
+    hash        bytea NOT NULL UNIQUE,
+    hint        text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz,
+    revoked_at  timestamptz
+);
+
+-- Packages on sale. A row is one price version and never changes once written.
+CREATE TABLE package (
+    id           text PRIMARY KEY,
+    name         text NOT NULL,
+    gflop        bigint NOT NULL CHECK (gflop > 0),
+    price_fen    bigint NOT NULL CHECK (price_fen >= 0),
+    valid_days   integer CHECK (valid_days > 0),
+    priority     integer NOT NULL,
+    created_at   timestamptz NOT NULL,
+    withdrawn_at timestamptz
+);
+CREATE UNIQUE INDEX package_on_sale ON package (name) WHERE withdrawn_at IS NULL;
+
+CREATE TABLE lot (
+    id              text PRIMARY KEY,
+    wallet_id       bigint NOT NULL REFERENCES ledger_account,
+    transfer_id     text NOT NULL REFERENCES transfer,
+    package_id      text REFERENCES package,
+    kind            text NOT NULL,
+    initial_gflop   bigint NOT NULL CHECK (initial_gflop > 0),
+    remaining_gflop bigint NOT NULL CHECK (remaining_gflop BETWEEN 0 AND initial_gflop),
+    paid_fen        bigint NOT NULL CHECK (paid_fen >= 0),
+    spent_fen       bigint NOT NULL CHECK (spent_fen BETWEEN 0 AND paid_fen),
+    priority        integer NOT NULL,
+    granted         boolean NOT NULL,
+    created_at      timestamptz NOT NULL,
+    expires_at      timestamptz
+);
+CREATE INDEX lot_wallet_open ON lot (wallet_id) WHERE remaining_gflop > 0;
+
+-- Pool.
+CREATE TABLE device (
+    device      text PRIMARY KEY,
+    node        text NOT NULL,
+    make        text NOT NULL,
+    model       text NOT NULL,
+    kind        text NOT NULL,
+    position    integer NOT NULL,
+    memory_mib  integer,
+    state       text NOT NULL CHECK (state IN ('ready', 'down')),
+    seen_at     timestamptz NOT NULL
+);
+
+CREATE TABLE rating (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device      text NOT NULL REFERENCES device,
+    gflops      bigint NOT NULL CHECK (gflops > 0),
+    precision   text NOT NULL,
+    basis       text NOT NULL CHECK (basis IN ('nominal', 'calibrated')),
+    method      text NOT NULL,
+    spread      double precision,
+    samples     integer,
+    measured_at timestamptz NOT NULL
+);
+CREATE INDEX rating_latest ON rating (device, id DESC);
+
+-- Jobs.
+CREATE TABLE upload (
+    id          text PRIMARY KEY,
+    org_id      text REFERENCES organisation,
+    sha256      text NOT NULL,
+    bytes       bigint NOT NULL,
+    created_at  timestamptz NOT NULL
+);
+
+CREATE TABLE quote (
+    id          text PRIMARY KEY,
+    account_id  text NOT NULL REFERENCES account,
+    member_id   text REFERENCES member,
+    spec        jsonb NOT NULL,
+    upload_id   text REFERENCES upload,
+    state       text NOT NULL CHECK (state IN ('probing', 'ready', 'failed')),
+    menu        jsonb,
+    problem     jsonb,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL
+);
+
+CREATE TABLE job (
+    id           text PRIMARY KEY,
+    position     bigint GENERATED ALWAYS AS IDENTITY,
+    account_id   text NOT NULL REFERENCES account,
+    member_id    text REFERENCES member,
+    name         text NOT NULL,
+    spec         jsonb NOT NULL,
+    upload_id    text REFERENCES upload,
+    quote_id     text REFERENCES quote,
+    plan_id      text,
+    probe        boolean NOT NULL DEFAULT false,
+    state        text NOT NULL CHECK (state IN ('queued', 'starting', 'running', 'stopping',
+                                                'succeeded', 'failed', 'cancelled')),
+    kind         text,
+    model        text,
+    count        integer NOT NULL CHECK (count > 0),
+    priority     integer NOT NULL,
+    grace_ms     integer NOT NULL,
+    wall_ms      bigint,
+    requeues     boolean NOT NULL,
+    cancelled_by text,
+    stop_reason  text,
+    waiting      jsonb,
+    balance_before_gflop numeric(38) NOT NULL,
+    balance_after_gflop  numeric(38),
+    submitted_at timestamptz NOT NULL,
+    finished_at  timestamptz
+);
+CREATE INDEX job_open ON job (state)
+    WHERE state NOT IN ('succeeded', 'failed', 'cancelled');
+CREATE INDEX job_account ON job (account_id, position DESC);
+CREATE INDEX job_quote ON job (quote_id) WHERE probe;
+
+CREATE TABLE attempt (
+    id               text PRIMARY KEY,
+    job_id           text NOT NULL REFERENCES job,
+    number           integer NOT NULL CHECK (number > 0),
+    state            text NOT NULL CHECK (state IN ('starting', 'running', 'stopping', 'ended')),
+    wallet_id        bigint NOT NULL REFERENCES ledger_account,
+    limit_ids        bigint[] NOT NULL,
+    devices          integer NOT NULL CHECK (devices > 0),
+    make             text NOT NULL,
+    model            text NOT NULL,
+    kind             text NOT NULL,
+    rating_gflops    bigint NOT NULL CHECK (rating_gflops > 0),
+    rating_basis     text NOT NULL,
+    isolation        text NOT NULL,
+    stop_asked       text,
+    cursor           bigint NOT NULL DEFAULT 0,
+    held_ms          bigint NOT NULL DEFAULT 0,
+    metered_ms       bigint NOT NULL DEFAULT 0,
+    usage_seq        integer NOT NULL DEFAULT 0,
+    lease_seq        integer NOT NULL DEFAULT 1,
+    lease_held_ms    bigint NOT NULL,
+    meter            jsonb NOT NULL DEFAULT '{}',
+    end_reason       text,
+    exit_code        integer,
+    exit_signal      integer,
+    end_text         text,
+    created_at       timestamptz NOT NULL,
+    started_at       timestamptz,
+    ended_at         timestamptz,
+    settled          boolean NOT NULL DEFAULT false,
+    UNIQUE (job_id, number)
+);
+CREATE INDEX attempt_unsettled ON attempt (id) WHERE NOT settled;
+CREATE UNIQUE INDEX attempt_one_live ON attempt (job_id) WHERE state <> 'ended';
+
+-- Who had which device when, half-open. One live holder per device.
+CREATE TABLE allocation (
+    attempt_id  text NOT NULL REFERENCES attempt,
+    device      text NOT NULL REFERENCES device,
+    from_at     timestamptz NOT NULL,
+    to_at       timestamptz CHECK (to_at >= from_at),
+    PRIMARY KEY (attempt_id, device)
+);
+CREATE UNIQUE INDEX allocation_live ON allocation (device) WHERE to_at IS NULL;
+
+-- A hold is a pending transfer of a job: opened once, resolved once. `(job_id, seq)` orders them.
+CREATE TABLE hold (
+    job_id         text NOT NULL REFERENCES job,
+    seq            integer NOT NULL CHECK (seq > 0),
+    wallet_id      bigint NOT NULL REFERENCES ledger_account,
+    limit_ids      bigint[] NOT NULL,
+    reserved_gflop bigint NOT NULL CHECK (reserved_gflop >= 0),
+    opened_at      timestamptz NOT NULL,
+    resolved_at    timestamptz,
+    settled_gflop  bigint CHECK (settled_gflop BETWEEN 0 AND reserved_gflop),
+    PRIMARY KEY (job_id, seq),
+    CHECK ((resolved_at IS NULL) = (settled_gflop IS NULL))
+);
+CREATE UNIQUE INDEX hold_open ON hold (job_id) WHERE resolved_at IS NULL;
+
+-- Usage: half-open stretches of an attempt's register, each settled when it is written.
+CREATE TABLE usage (
+    attempt_id     text NOT NULL REFERENCES attempt,
+    seq            integer NOT NULL CHECK (seq > 0),
+    hold_seq       integer NOT NULL,
+    from_ms        bigint NOT NULL CHECK (from_ms >= 0),
+    to_ms          bigint NOT NULL CHECK (to_ms > from_ms),
+    held_gflop     bigint NOT NULL CHECK (held_gflop >= 0),
+    settled_gflop  bigint NOT NULL CHECK (settled_gflop >= 0),
+    overrun_gflop  bigint NOT NULL CHECK (overrun_gflop >= 0),
+    transfer_id    text NOT NULL REFERENCES transfer,
+    PRIMARY KEY (attempt_id, seq),
+    CHECK (settled_gflop + overrun_gflop = held_gflop)
+);
+
+-- What left a lot: for an attempt's usage, or (attempt_id null) by expiry.
+CREATE TABLE lot_use (
+    transfer_id text NOT NULL REFERENCES transfer,
+    lot_id      text NOT NULL REFERENCES lot,
+    attempt_id  text REFERENCES attempt,
+    gflop       bigint NOT NULL CHECK (gflop > 0),
+    fen         bigint NOT NULL CHECK (fen >= 0)
+);
+CREATE INDEX lot_use_attempt ON lot_use (attempt_id);
+CREATE INDEX lot_use_lot ON lot_use (lot_id);
+
+-- The same key, the same answer.
+CREATE TABLE idempotency (
+    actor        text NOT NULL,
+    key          text NOT NULL,
+    request_hash text NOT NULL,
+    response     jsonb,
+    created_at   timestamptz NOT NULL,
+    PRIMARY KEY (actor, key)
+);
+
+INSERT INTO ledger_account (path, unit, floor) VALUES
+    ('house/issued', 'gflop', NULL), ('house/consumed', 'gflop', NULL),
+    ('house/lapsed', 'gflop', NULL), ('house/loss', 'gflop', NULL),
+    ('house/bank', 'fen', NULL), ('house/deferred', 'fen', NULL),
+    ('house/revenue', 'fen', NULL), ('house/breakage', 'fen', NULL);

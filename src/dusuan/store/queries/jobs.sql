@@ -1,0 +1,158 @@
+-- Pool, uploads, quotes, jobs, attempts.
+
+-- name: devices_upsert
+INSERT INTO device (device, node, make, model, kind, position, memory_mib, state, seen_at)
+SELECT *, %(now)s FROM unnest(
+    %(device)s::text[], %(node)s::text[], %(make)s::text[], %(model)s::text[], %(kind)s::text[],
+    %(position)s::integer[], %(memory_mib)s::integer[], %(state)s::text[])
+ON CONFLICT (device) DO UPDATE
+SET node = EXCLUDED.node, make = EXCLUDED.make, model = EXCLUDED.model, kind = EXCLUDED.kind,
+    position = EXCLUDED.position, memory_mib = EXCLUDED.memory_mib, state = EXCLUDED.state,
+    seen_at = EXCLUDED.seen_at
+
+-- name: devices_gone
+-- Devices that the engine no longer names are down; their history stays.
+UPDATE device SET state = 'down' WHERE NOT device = ANY(%(device)s)
+
+-- name: devices
+SELECT d.device, d.node, d.make, d.model, d.kind, d.memory_mib, d.state, r.gflops, r.precision,
+       r.basis, r.method, r.spread, r.samples, r.measured_at, a.job_id AS holder
+FROM device d
+LEFT JOIN LATERAL (SELECT * FROM rating WHERE rating.device = d.device ORDER BY id DESC LIMIT 1) r
+     ON true
+LEFT JOIN allocation l ON l.device = d.device AND l.to_at IS NULL
+LEFT JOIN attempt a ON a.id = l.attempt_id
+ORDER BY d.position, d.device
+
+-- name: rating_insert
+INSERT INTO rating (device, gflops, precision, basis, method, spread, samples, measured_at)
+VALUES (%(device)s, %(gflops)s, %(precision)s, %(basis)s, %(method)s, %(spread)s, %(samples)s,
+        %(now)s)
+
+-- name: upload_insert
+INSERT INTO upload (id, org_id, sha256, bytes, created_at)
+VALUES (%(id)s, %(org_id)s, %(sha256)s, %(bytes)s, %(now)s)
+
+-- name: upload_by_id
+SELECT * FROM upload WHERE id = %(id)s
+
+-- name: quote_insert
+INSERT INTO quote (id, account_id, member_id, spec, upload_id, state, menu, created_at, expires_at)
+VALUES (%(id)s, %(account_id)s, %(member_id)s, %(spec)s, %(upload_id)s, %(state)s, %(menu)s,
+        %(now)s, %(expires_at)s)
+
+-- name: quote_by_id
+SELECT * FROM quote WHERE id = %(id)s
+
+-- name: quotes_probed
+-- Quotes whose probes have all ended and been settled.
+SELECT * FROM quote q WHERE state = 'probing' AND NOT EXISTS (
+    SELECT FROM job j WHERE j.quote_id = q.id AND j.probe AND (j.finished_at IS NULL OR EXISTS (
+        SELECT FROM attempt a WHERE a.job_id = j.id AND NOT a.settled)))
+
+-- name: quote_finish
+UPDATE quote SET state = %(state)s, menu = %(menu)s, problem = %(problem)s WHERE id = %(id)s
+
+-- name: probes_of
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE j.quote_id = %(quote_id)s AND j.probe ORDER BY j.count
+
+-- name: job_insert
+INSERT INTO job (id, account_id, member_id, name, spec, upload_id, quote_id, plan_id, probe, state,
+                 kind, model, count, priority, grace_ms, wall_ms, requeues, balance_before_gflop,
+                 submitted_at)
+VALUES (%(id)s, %(account_id)s, %(member_id)s, %(name)s, %(spec)s, %(upload_id)s, %(quote_id)s,
+        %(plan_id)s, %(probe)s, 'queued', %(kind)s, %(model)s, %(count)s, %(priority)s,
+        %(grace_ms)s, %(wall_ms)s, %(requeues)s, %(balance)s, %(now)s)
+
+-- name: job_by_id
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE j.id = %(id)s
+
+-- name: job_lock
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE j.id = %(id)s FOR UPDATE OF j
+
+-- name: jobs_list
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE (%(accounts)s::text[] IS NULL OR j.account_id = ANY(%(accounts)s))
+  AND (%(state)s::text IS NULL OR j.state = %(state)s) AND NOT j.probe
+  AND j.position < %(before)s
+ORDER BY j.position DESC LIMIT %(limit)s
+
+-- name: jobs_queued
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE j.state = 'queued' ORDER BY j.position
+
+-- name: job_state
+UPDATE job SET state = %(state)s, waiting = NULL WHERE id = %(id)s
+
+-- name: jobs_waiting
+-- Only rows whose reason has changed are written.
+UPDATE job j SET waiting = d.waiting
+FROM unnest(%(jobs)s::text[], %(waiting)s::jsonb[]) AS d (id, waiting)
+WHERE j.id = d.id AND j.state = 'queued' AND j.waiting IS DISTINCT FROM d.waiting
+
+-- name: job_finish
+UPDATE job SET state = %(state)s, stop_reason = %(stop_reason)s, finished_at = %(now)s,
+       waiting = NULL, balance_after_gflop = (
+           SELECT l.posted_cr - l.posted_dr FROM account a JOIN ledger_account l ON l.id = a.wallet_id
+           WHERE a.id = job.account_id)
+WHERE id = %(id)s
+
+-- name: job_requeue
+UPDATE job SET state = 'queued', stop_reason = %(stop_reason)s WHERE id = %(id)s
+
+-- name: job_cancel
+UPDATE job SET cancelled_by = %(by)s WHERE id = %(id)s AND cancelled_by IS NULL
+
+-- name: attempt_insert
+INSERT INTO attempt (id, job_id, number, state, wallet_id, limit_ids, devices, make, model, kind,
+                     rating_gflops, rating_basis, isolation, lease_held_ms, created_at)
+VALUES (%(id)s, %(job_id)s, (SELECT count(*) + 1 FROM attempt WHERE job_id = %(job_id)s),
+        'starting', %(wallet_id)s, %(limit_ids)s, %(devices)s, %(make)s, %(model)s, %(kind)s,
+        %(rating_gflops)s, %(rating_basis)s, %(isolation)s, %(lease_held_ms)s, %(now)s)
+
+-- name: allocations_insert
+INSERT INTO allocation (attempt_id, device, from_at)
+SELECT %(attempt_id)s, device, %(now)s FROM unnest(%(devices)s::text[]) AS device
+
+-- name: allocations_end
+UPDATE allocation SET to_at = greatest(%(now)s, from_at)
+WHERE attempt_id = %(attempt_id)s AND to_at IS NULL
+
+-- name: devices_of_attempt
+SELECT device FROM allocation WHERE attempt_id = %(attempt_id)s ORDER BY device
+
+-- name: attempts_live
+SELECT * FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
+
+-- name: attempts_of_job
+SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number
+
+-- name: attempt_lock
+SELECT * FROM attempt WHERE id = %(id)s FOR UPDATE
+
+-- name: attempt_observed
+UPDATE attempt SET cursor = %(cursor)s, held_ms = %(held_ms)s, meter = %(meter)s,
+       state = %(state)s, started_at = coalesce(started_at, %(started_at)s)
+WHERE id = %(id)s
+
+-- name: attempt_ended
+UPDATE attempt SET state = 'ended', end_reason = %(end_reason)s, exit_code = %(exit_code)s,
+       exit_signal = %(exit_signal)s, end_text = %(end_text)s, ended_at = %(now)s
+WHERE id = %(id)s
+
+-- name: attempt_stop_asked
+UPDATE attempt SET stop_asked = %(why)s, state = 'stopping' WHERE id = %(id)s
+
+-- name: jobs_without_hold
+SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
+WHERE j.state = 'queued' AND NOT EXISTS (
+    SELECT FROM hold h WHERE h.job_id = j.id AND h.resolved_at IS NULL)
+ORDER BY j.priority DESC, j.position
+
+-- name: attempts_to_stop
+-- Attempts of cancelled jobs that have not been told yet.
+SELECT a.* FROM attempt a JOIN job j ON j.id = a.job_id
+WHERE a.state <> 'ended' AND a.stop_asked IS NULL AND j.cancelled_by IS NOT NULL

@@ -1,0 +1,252 @@
+"""Rows as the named queries return them. Amounts are whole GFLOP or fen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Org:
+    """An organisation."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A customer's account, with the ledger accounts that stand behind it.
+
+    `lineage`: ids of the account and its ancestors, nearest first. `limit_ids`: their rollup rows.
+    """
+
+    id: str
+    org_id: str
+    parent_id: str | None
+    path: str
+    lineage: list[str]
+    wallet_id: int
+    cash_id: int
+    spend_id: int
+    limit_ids: list[int]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person of an organisation."""
+
+    id: str
+    org_id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A member's role on one account, which holds for all accounts below it."""
+
+    account_id: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key (never the key itself). `member_id` None: an operator's."""
+
+    id: str
+    member_id: str | None
+    org_id: str | None
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerAccount:
+    """One ledger balance."""
+
+    id: int
+    path: str
+    unit: str
+    posted_dr: int
+    posted_cr: int
+    pending_dr: int
+    floor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRow:
+    """A package on sale, one price version."""
+
+    id: str
+    name: str
+    gflop: int
+    price_fen: int
+    valid_days: int | None
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class LotRow:
+    """A lot with its validity."""
+
+    id: str
+    wallet_id: int
+    package_id: str | None
+    kind: str
+    initial_gflop: int
+    remaining_gflop: int
+    paid_fen: int
+    spent_fen: int
+    priority: int
+    granted: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device with its latest rating, if it has one, and who holds it."""
+
+    device: str
+    node: str
+    make: str
+    model: str
+    kind: str
+    memory_mib: int | None
+    state: str
+    gflops: int | None
+    precision: str | None
+    basis: str | None
+    method: str | None
+    spread: float | None
+    samples: int | None
+    measured_at: datetime | None
+    holder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An uploaded work directory archive."""
+
+    id: str
+    org_id: str | None
+    sha256: str
+    bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A quote: a job priced before it runs."""
+
+    id: str
+    account_id: str
+    member_id: str | None
+    spec: Mapping[str, Any]
+    upload_id: str | None
+    state: str
+    menu: Mapping[str, Any] | None
+    problem: Mapping[str, Any] | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as submitted, and where it is now."""
+
+    id: str
+    position: int
+    account_id: str
+    account_path: str
+    org_id: str
+    member_id: str | None
+    name: str
+    spec: Mapping[str, Any]
+    upload_id: str | None
+    quote_id: str | None
+    plan_id: str | None
+    probe: bool
+    state: str
+    kind: str | None
+    model: str | None
+    count: int
+    priority: int
+    grace_ms: int
+    wall_ms: int | None
+    requeues: bool
+    cancelled_by: str | None
+    stop_reason: str | None
+    waiting: Mapping[str, Any] | None
+    balance_before_gflop: int
+    balance_after_gflop: int | None
+    submitted_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a job. `meter` is the fold of its journal; `settled`: nothing more is to post."""
+
+    id: str
+    job_id: str
+    number: int
+    state: str
+    wallet_id: int
+    limit_ids: list[int]
+    devices: int
+    make: str
+    model: str
+    kind: str
+    rating_gflops: int
+    rating_basis: str
+    isolation: str
+    stop_asked: str | None
+    cursor: int
+    held_ms: int
+    metered_ms: int
+    usage_seq: int
+    lease_seq: int
+    lease_held_ms: int
+    meter: Mapping[str, Any]
+    end_reason: str | None
+    exit_code: int | None
+    exit_signal: int | None
+    end_text: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold of a job, open while `resolved_at` is None."""
+
+    job_id: str
+    seq: int
+    wallet_id: int
+    limit_ids: list[int]
+    reserved_gflop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """A single integer id."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A remembered answer."""
+
+    request_hash: str
+    response: Mapping[str, Any] | None
