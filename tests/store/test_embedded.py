@@ -277,6 +277,8 @@ def open_folder() -> Iterator[Path]:
 
 @as_root
 def test_the_user_of_the_server_may_not_connect_to_it(open_folder: Path) -> None:
+    (open_folder / "pg").mkdir()
+    (open_folder / "pg").chmod(0o711)
     with serving(open_folder / "pg") as server:
         url = server.start()
         psql = [str(files.binaries() / "psql"), url, "-c", "select 1"]
