@@ -65,7 +65,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """Everything an engine needs to start one attempt. Starting the same attempt twice is one start.
+    """Everything an engine needs to start one attempt. Starting it twice is one start.
 
     Exactly one of `argv` (run as it is) and `script` (run by `bash -e`) is set. `files` is a gzip
     tar archive that is unpacked into the job's work directory before its first attempt. All

@@ -132,7 +132,7 @@ class LocalEngine:
         path = self._layout.attempt(attempt_id).control
         with self._guard:
             last = read_json(path)
-            # A stronger wish is never replaced by a weaker one, nor repeated; a checkpoint may be asked for again.
+            # A stronger wish is never replaced by a weaker one, and only a checkpoint is repeated.
             wish, standing = _STRENGTH[action.value], _STRENGTH.get(last.get("action", ""), 0)
             if wish < standing or wish == standing > 0:
                 return
