@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dusuan.app.context import Platform
 from dusuan.engines.base import Device
 from dusuan.store.database import Tx
 from dusuan.store.rows import DeviceRow
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One device measured: sustained GFLOPS (None when it could not be; `note` says why).
+
+    `spread` is the relative spread of `samples` windows.
+    """
+
+    device: str
+    gflops: int | None
+    precision: str = "fp32"
+    method: str = ""
+    spread: float | None = None
+    samples: int | None = None
+    note: str = ""
+
+
+def record_ratings(platform: Platform, tx: Tx, measured: Sequence[Measured]) -> None:
+    """Append ratings; older ones stay as history. A device without a figure gets none."""
+    for item in measured:
+        if item.gflops is not None:
+            tx.run(
+                "rating_insert",
+                device=item.device,
+                gflops=item.gflops,
+                precision=item.precision,
+                basis="calibrated",
+                method=item.method,
+                spread=item.spread,
+                samples=item.samples,
+                now=platform.now(),
+            )
 
 
 def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> None:

@@ -110,6 +110,12 @@ def _end(tx: Tx, attempt: Attempt, ended: Exit, now: datetime) -> None:
     tx.run("allocations_end", attempt_id=attempt.id, now=now)
 
 
+def live(platform: Platform) -> int:
+    """How many attempts have not ended."""
+    with platform.store.transaction() as tx:
+        return len(tx.all(Id, "attempts_live_ids"))
+
+
 # --- settle ----------------------------------------------------------------------------------
 
 

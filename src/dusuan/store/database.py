@@ -16,6 +16,7 @@ from dusuan.store.sql import queries
 
 Row = TypeVar("Row")
 CHANNEL = "dusuan"
+LEADER_LOCK = 7_402_002
 
 _STATEMENTS = {
     name: psycopg_sql.SQL(cast(Any, text))  # the text is a file of ours, never input
@@ -93,3 +94,9 @@ class Store:
         connection = psycopg.connect(self.url, autocommit=True)
         connection.execute("LISTEN " + CHANNEL)
         return connection
+
+    @staticmethod
+    def try_lead(connection: psycopg.Connection[Any]) -> bool:
+        """Take the one leader's lock of the database for as long as `connection` lives."""
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
+        return bool(row and row[0])

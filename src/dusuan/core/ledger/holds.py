@@ -1,4 +1,4 @@
-"""Opening a hold: degrees set aside before anything runs, under the floor of every account above."""
+"""Opening a hold: degrees set aside before anything runs, under every floor above."""
 
 from __future__ import annotations
 

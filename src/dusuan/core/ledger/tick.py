@@ -87,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A whole tick: outcomes in the order of the claims, lots and balances changed, one transfer."""
+    """A whole tick: outcomes in the order of the claims, what changed, and one transfer."""
 
     outcomes: tuple[Outcome, ...]
     lots: tuple[Lot, ...]

@@ -127,6 +127,9 @@ SELECT device FROM allocation WHERE attempt_id = %(attempt_id)s ORDER BY device
 -- name: attempts_live
 SELECT * FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
 
+-- name: attempts_live_ids
+SELECT 1 AS id FROM attempt WHERE state <> 'ended'
+
 -- name: attempts_of_job
 SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number
 

@@ -1,0 +1,5 @@
+"""`python -m dusuan` is the `dusuan` command."""
+
+from dusuan.wiring import main
+
+main()

@@ -1,0 +1,63 @@
+"""Keeping the pool rated: the inventory at every start, a measurement where there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from dusuan.app import pool
+from dusuan.app.context import Platform, refuse
+from dusuan.engines.base import Device
+from dusuan.store.rows import DeviceRow
+
+log = structlog.get_logger()
+
+# (devices) -> one measurement a device: see `engines.local.calibration`.
+Measure = Callable[[Sequence[Device]], Sequence[pool.Measured]]
+
+
+class Ratings:
+    """Measures the devices of one engine, one measurement at a time."""
+
+    def __init__(self, platform: Platform, measure: Measure) -> None:
+        self._platform = platform
+        self._measure = measure
+        self._guard = threading.Lock()
+
+    def prepare(self) -> None:
+        """Record the inventory, and measure the devices that have no rating yet."""
+        devices = self._platform.engine.inventory()
+        with self._platform.store.transaction() as tx:
+            pool.record_inventory(self._platform, tx, devices)
+            rows = tx.all(DeviceRow, "devices")
+        unrated = {row.device for row in rows if row.gflops is None}
+        missing = [d for d in devices if d.device in unrated]
+        if missing:
+            self._rate(missing)
+
+    def calibrate(self) -> dict[str, Any]:
+        """Measure every device again. Raises `Refused` conflict while jobs hold devices."""
+        with self._platform.store.transaction() as tx:
+            held = [row.device for row in tx.all(DeviceRow, "devices") if row.holder is not None]
+        if held:
+            raise refuse(
+                "conflict",
+                "devices_busy",
+                f"jobs hold {', '.join(held)}; a measurement beside them would be wrong",
+                "wait until they have ended: dusuan jobs",
+            )
+        self._rate(self._platform.engine.inventory())
+        with self._platform.store.transaction() as tx:
+            return pool.show(tx)
+
+    def _rate(self, devices: Sequence[Device]) -> None:
+        with self._guard:
+            measured = self._measure(devices)
+        for item in measured:
+            log.info("device_measured", device=item.device, gflops=item.gflops, note=item.note)
+        with self._platform.store.transaction() as tx:
+            pool.record_ratings(self._platform, tx, measured)
+            tx.wake()
