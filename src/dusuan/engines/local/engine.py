@@ -24,6 +24,7 @@ from dusuan.engines.base import (
 )
 from dusuan.engines.local import commands, isolation, lock, outputs
 from dusuan.engines.local.archive import unpack
+from dusuan.engines.local.calibration import Calibration, Uncalibrated, calibrate
 from dusuan.engines.local.commands import Settings
 from dusuan.engines.local.files import (
     has_ended,
@@ -102,6 +103,10 @@ class LocalEngine:
     def inventory(self) -> Sequence[Device]:
         """The devices of this host."""
         return [found.device for found in self._found.values()]
+
+    def calibrate(self) -> list[Calibration | Uncalibrated]:
+        """Measure every device, all at once. Only while no attempt runs; takes some seconds."""
+        return calibrate(list(self._found.values()))
 
     def start(self, order: StartOrder) -> None:
         """Start a shepherd for `order`; returns as soon as it is spawned. See the protocol."""
