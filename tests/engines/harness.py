@@ -227,7 +227,7 @@ class LocalHarness:
 
     def close(self) -> None:
         """Kill what a failed test may have left."""
-        for attempt_id in self.engine.adopt():
+        for attempt_id in self.engine.adopt() if self.root.exists() else ():
             os.kill(self.shepherd_pid(attempt_id), signal.SIGKILL)
         self.engine.close()
 

@@ -10,6 +10,7 @@ then the job's whole tree is killed. To STATUS it writes lines: `start NS`, `fai
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -183,6 +184,7 @@ def _execute(spec: dict[str, object]) -> None:
         os.setgroups([])
         os.setresgid(user[1], user[1], user[1])
         os.setresuid(user[0], user[0], user[0])
+        tree.drop_capabilities()
     tree.forbid_new_privileges()
     os.umask(0o022)
     os.chdir(str(spec["cwd"]))
@@ -224,6 +226,8 @@ def _why(error: BaseException, spec: dict[str, object]) -> str:
         if error.filename == spec["cwd"]:
             return f"work directory cannot be entered: {error.filename}"
         return f"not allowed to run: {argv[0]} ({error.strerror})"
+    if isinstance(error, OSError) and error.errno == errno.ENOEXEC:
+        return f"not a program, nor a script that names its interpreter: {argv[0]}"
     return f"cannot run {argv[0]}: {error}"
 
 

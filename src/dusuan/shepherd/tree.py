@@ -12,6 +12,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION = 0x20080522
 
 
 def _prctl(option: int, value: int) -> None:
@@ -32,6 +33,13 @@ def set_dumpable(on: bool) -> None:
 def forbid_new_privileges() -> None:
     """From here on no set-user-id program gives this process or its children more rights."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """Empty the capability sets that a change of user leaves alone (the inheritable one)."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    ctypes.CDLL(None, use_errno=True).capset(header, nothing)
 
 
 def survive_parent() -> None:

@@ -16,6 +16,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def list_files(folder: Path) -> list[tuple[str, int]]:
     """Plain files below `folder` as (relative path, bytes), sorted; no links and no pipes."""
     found: list[tuple[str, int]] = []
+    if folder.is_symlink() or not folder.is_dir():
+        return found
     for path, _, names, descriptor in os.fwalk(folder, follow_symlinks=False):
         for relative, size in _plain_files(Path(path), names, descriptor):
             found.append((str(relative.relative_to(folder)), size))
@@ -51,7 +53,10 @@ def open_file(folder: Path, relative: str) -> BinaryIO:
     parts = PurePosixPath(relative).parts
     if not parts or ".." in parts or "/" in parts or "\0" in relative:
         raise FileNotFoundError(relative)
-    step = os.open(folder, _FOLDER)
+    try:
+        step = os.open(folder, _FOLDER)
+    except OSError as error:
+        raise FileNotFoundError(relative) from error
     try:
         for part in parts[:-1]:
             deeper = os.open(part, _FOLDER, dir_fd=step)

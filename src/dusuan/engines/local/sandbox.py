@@ -76,7 +76,7 @@ def _host_mounts(host: Host) -> list[str]:
     for target, link in host.system_links:
         argv += ["--symlink", link, target]
     steps = [(path, "show") for path in (*host.system, *host.readable)]
-    steps += [(path, "cover") for path in host.hidden if _inside_any(path, host)]
+    steps += [(path, "cover") for path in host.hidden if _needs_cover(path, host)]
     # bwrap itself would make missing parents so that only root may enter them.
     steps += [(parent, "open") for path in host.readable for parent in _parents(path)]
     for path, what in sorted(set(steps), key=lambda step: (_depth(step[0]), _ORDER[step[1]], step)):
@@ -92,6 +92,13 @@ def _depth(path: str) -> int:
     return len(PurePosixPath(path).parts)
 
 
-def _inside_any(path: str, host: Host) -> bool:
-    place = PurePosixPath(path)
-    return any(place.is_relative_to(shown) for shown in (*host.system, *host.readable))
+def _needs_cover(path: str, host: Host) -> bool:
+    """Whether `path` lies in something that is shown, and not already under another cover."""
+    shown = [(place, False) for place in (*host.system, *host.readable)]
+    covered = [(place, True) for place in host.hidden if place != path]
+    around = [
+        (_depth(place), cover)
+        for place, cover in (*shown, *covered)
+        if PurePosixPath(path).is_relative_to(place)
+    ]
+    return bool(around) and not max(around)[1]
