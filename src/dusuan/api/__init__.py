@@ -1,0 +1,6 @@
+"""HTTP translation of the app's verbs."""
+
+from dusuan.api.hooks import Hooks
+from dusuan.api.server import create_app
+
+__all__ = ["Hooks", "create_app"]

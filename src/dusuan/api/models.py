@@ -1,0 +1,336 @@
+"""Requests and answers as OpenAPI describes them. Amounts are whole GFLOP or fen.
+
+Request models refuse fields they do not know. Answer models name the fields that keep their name;
+an answer may hold more.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+INT64_MAX = 2**63 - 1
+DAYS_MAX = 36_500
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL character cannot be part of it")
+    return text
+
+
+Text = Annotated[str, Field(max_length=1_000), AfterValidator(_storable)]
+JobText = Annotated[str, AfterValidator(_storable)]  # the verb itself limits its size
+Gflop = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Fen = Annotated[int, Field(ge=0, le=INT64_MAX)]
+
+
+class Body(BaseModel):
+    """A request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class View(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+# Requests
+
+
+class NewOrg(Body):
+    name: Text
+
+
+class NewAccount(Body):
+    path: Text
+    pooled: bool = False
+    budget_gflop: Gflop | None = None
+
+
+class Budget(Body):
+    path: Text
+    budget_gflop: Gflop | None
+
+
+class NewMember(Body):
+    name: Text
+    account: Text
+    role: Literal["auditor", "member", "admin", "owner"]
+
+
+class NewKey(Body):
+    org: Text
+    member: Text
+    expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+
+
+class NewPackage(Body):
+    name: Text
+    gflop: Annotated[int, Field(gt=0, le=INT64_MAX)]
+    price_fen: Fen
+    valid_days: Annotated[int, Field(gt=0, le=DAYS_MAX)] | None = None
+    priority: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+
+
+class NewPurchase(Body):
+    account: Text
+    package: Text
+
+
+class NewPayment(Body):
+    account: Text
+    fen: Annotated[int, Field(gt=0, le=INT64_MAX)]
+    reference: Text = ""
+
+
+class JobFile(Body):
+    """A job file's text; `name` is used where it names none."""
+
+    job: JobText
+    name: Text = "job"
+
+
+class NewQuote(JobFile):
+    account: Text
+    upload_id: Text | None = None
+
+
+class JobFromFile(JobFile):
+    account: Text
+    upload_id: Text | None = None
+
+
+class JobFromQuote(Body):
+    quote_id: Text
+    plan_id: Text | None = None
+
+
+# Answers
+
+
+class Made(View):
+    id: str
+    path: str
+
+
+class MadeKey(Made):
+    key: str
+    expires_at: str | None
+
+
+class Whoami(View):
+    operator: bool
+    member_id: str | None
+    org_id: str | None
+    key_id: str
+
+
+class DeviceView(View):
+    device: str
+    node: str
+    make: str
+    model: str
+    rating_gflops: int | None
+    rating_basis: str | None
+    measured_at: str | None
+    spread: float | None
+    state: str
+
+
+class PoolView(View):
+    devices: list[DeviceView]
+
+
+class PathList(View):
+    items: list[Made]
+
+
+class MemberView(View):
+    id: str
+    name: str
+    roles: list[dict[str, Any]]
+
+
+class MemberList(View):
+    items: list[MemberView]
+
+
+class PackageView(View):
+    id: str
+    name: str
+    gflop: int
+    degrees: str
+    price_fen: int
+    valid_days: int | None
+
+
+class PackageList(View):
+    packages: list[PackageView]
+
+
+class PaymentView(View):
+    id: str
+    path: str
+    fen: int
+
+
+class LotView(View):
+    id: str
+    kind: str
+    remaining_gflop: int
+    expires_at: str | None
+
+
+class WalletView(View):
+    account: str
+    available_gflop: int
+    available_degrees: str
+    pending_gflop: int
+    cash_fen: int
+    lots: list[LotView]
+
+
+class UploadView(View):
+    upload_id: str
+    sha256: str
+    bytes: int
+
+
+class PlanView(View):
+    plan_id: str
+    device: str | None
+    count: int
+    tier: str
+    site: str
+    held_degrees_p50: str | None
+    price_fen_p50: int | None
+    price_fen_max: int | None
+    finish_p50_s: float | None
+    finish_p90_s: float | None
+    energy_kwh: float | None
+    co2_kg: float | None
+
+
+class QuoteView(View):
+    quote_id: str
+    state: str
+    plans: list[PlanView]
+    excluded: list[dict[str, Any]]
+    chosen: str | None
+    problem: dict[str, Any] | None
+    expires_at: str
+
+
+class CheckedView(View):
+    name: str
+    workdir: str | None
+    steps: float | None
+    warnings: list[str]
+
+
+class SubmittedView(View):
+    job_id: str
+    state: str
+    warnings: list[str]
+
+
+class AttemptView(View):
+    attempt_id: str
+    number: int
+    state: str
+    held_ms: int
+    end_reason: str | None
+    exit_code: int | None
+
+
+class JobRow(View):
+    job_id: str
+    name: str
+    account: str
+    state: str
+    stop_reason: str | None
+    waiting: dict[str, Any] | None
+
+
+class JobView(JobRow):
+    attempts: list[AttemptView]
+
+
+class JobList(View):
+    jobs: list[JobRow]
+    next: int | None
+
+
+class WhyView(View):
+    job_id: str
+    state: str
+    code: str
+    text: str
+    remedy: str
+
+
+class MeterView(View):
+    job_id: str
+    state: str
+    held_ms: int
+    held_gflop: int
+    held_degrees: str
+    cost_fen: int
+    balance_left_s: float | None
+
+
+class ReceiptView(View):
+    job_id: str
+    device: str | None
+    count: int
+    rating_gflops: int | None
+    rating_basis: str | None
+    meter_basis: str
+    held_ms: int
+    held_gflop: int
+    delivered_gflop: int | None
+    delivered_source: str | None
+    lots: list[dict[str, Any]]
+    charge_fen: int
+    balance_before_gflop: int
+    balance_after_gflop: int | None
+    isolation: str | None
+    result: dict[str, Any]
+
+
+class OutputFile(View):
+    path: str
+    bytes: int
+
+
+class OutputList(View):
+    job_id: str
+    files: list[OutputFile]
+
+
+class CheckView(View):
+    name: str
+    ok: bool
+    subjects: list[Any]
+
+
+class AuditView(View):
+    ok: bool
+    checks: list[CheckView]
+
+
+class ProblemView(View):
+    """Problem details, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    remedy: str
+    instance: str
+    line: int | None = None

@@ -1,0 +1,47 @@
+"""Endpoints about the centre: its pool, its audit, and who is asking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from dusuan.api import models
+from dusuan.api.call import Answer, Calling
+from dusuan.app import pool
+from dusuan.app.access import operator_only
+from dusuan.app.audit import audit
+
+router = APIRouter(tags=["centre"])
+
+
+@router.get("/whoami", response_model=models.Whoami, response_model_exclude_unset=True)
+def whoami(call: Calling) -> Answer:
+    """Who the key belongs to."""
+    actor = call.actor
+    return {
+        "operator": actor.operator,
+        "member_id": actor.member_id,
+        "org_id": actor.org_id,
+        "key_id": actor.key_id,
+    }
+
+
+@router.get("/pool", response_model=models.PoolView, response_model_exclude_unset=True)
+def show_pool(call: Calling) -> Answer:
+    """Every device with the rating at which it is metered."""
+    return call.read(pool.show)
+
+
+@router.post("/pool/calibrate", response_model=models.PoolView, response_model_exclude_unset=True)
+def calibrate(call: Calling) -> Answer:
+    """Measure what the devices sustain; takes seconds. Operators only."""
+    operator_only(call.actor)
+    return call.hooks.calibrate()
+
+
+@router.get("/audit", response_model=models.AuditView, response_model_exclude_unset=True)
+def run_audit(call: Calling) -> dict[str, Any]:
+    """Check every invariant of the ledger. Operators only."""
+    operator_only(call.actor)
+    return call.read(audit)

@@ -1,0 +1,147 @@
+"""Endpoints about quotes and jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Discriminator, Tag
+
+from dusuan.api import models
+from dusuan.api.call import Answer, Calling, IdempotencyKey
+from dusuan.app import jobs, quotes, receipts
+from dusuan.core.workload.jobspec import Goal
+from dusuan.store.database import Tx
+
+router = APIRouter(tags=["jobs"])
+
+JobId = Annotated[models.Text, Path()]
+State = Literal["queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled"]
+
+
+def _kind(body: Any) -> str:
+    named = body if isinstance(body, dict) else vars(body)
+    return "quote" if "quote_id" in named else "file"
+
+
+NewJob = Annotated[
+    Annotated[models.JobFromFile, Tag("file")] | Annotated[models.JobFromQuote, Tag("quote")],
+    Discriminator(_kind),
+]
+
+
+@router.post(
+    "/quotes", status_code=201, response_model=models.QuoteView, response_model_exclude_unset=True
+)
+def create_quote(call: Calling, body: models.NewQuote, key: IdempotencyKey = None) -> Answer:
+    """Quote a job. While its state is `probing`, ask again: short probes of the job itself run."""
+    return call.once(
+        key,
+        body,
+        lambda tx: quotes.create(
+            call.platform,
+            tx,
+            call.actor,
+            body.account,
+            body.job,
+            name=body.name,
+            upload_id=body.upload_id,
+        ),
+    )
+
+
+@router.get(
+    "/quotes/{quote_id}", response_model=models.QuoteView, response_model_exclude_unset=True
+)
+def show_quote(
+    call: Calling,
+    quote_id: Annotated[models.Text, Path()],
+    deadline_s: Annotated[float | None, Query(gt=0, le=1e9, allow_inf_nan=False)] = None,
+    budget_fen: Annotated[int | None, Query(ge=0, le=models.INT64_MAX)] = None,
+) -> Answer:
+    """A quote with what its probes cost. A deadline or budget asks what that goal would pick."""
+    named = deadline_s is not None or budget_fen is not None
+    goal = Goal(deadline_s, budget_fen) if named else None
+
+    def verb(tx: Tx) -> Answer:
+        view = quotes.show(tx, call.actor, quote_id, goal)
+        return {**view, "probes": receipts.probe_bill(tx, quote_id)}
+
+    return call.read(verb)
+
+
+@router.post("/jobs/check", response_model=models.CheckedView, response_model_exclude_unset=True)
+def check_job_file(call: Calling, body: models.JobFile) -> Answer:
+    """Read a job file without submitting it: what it names, and what a client has to upload."""
+    parsed = jobs.understood(call.platform, body.job, body.name)
+    return {
+        "name": parsed.spec.name,
+        "workdir": parsed.spec.workdir,
+        "steps": parsed.spec.workload.steps,
+        "checkpoint": parsed.spec.checkpoint is not None,
+        "warnings": [
+            w.text if w.line is None else f"line {w.line}: {w.text}" for w in parsed.warnings
+        ],
+        "upload_bytes_max": call.platform.limits.upload_bytes,
+    }
+
+
+@router.post(
+    "/jobs", status_code=201, response_model=models.SubmittedView, response_model_exclude_unset=True
+)
+def submit(call: Calling, body: NewJob, key: IdempotencyKey = None) -> Answer:
+    """Submit a job: a job file as it is, or a plan of a quote (its goal's own without plan_id)."""
+
+    def verb(tx: Tx) -> dict[str, Any]:
+        if isinstance(body, models.JobFromQuote):
+            return jobs.submit_plan(call.platform, tx, call.actor, body.quote_id, body.plan_id)
+        return jobs.submit(
+            call.platform,
+            tx,
+            call.actor,
+            body.account,
+            body.job,
+            name=body.name,
+            upload_id=body.upload_id,
+        )
+
+    return call.once(key, body, verb)
+
+
+@router.get("/jobs", response_model=models.JobList, response_model_exclude_unset=True)
+def list_jobs(
+    call: Calling,
+    state: State | None = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Answer:
+    """Your jobs, newest first. `next` goes into `before` for the next page; null: the last."""
+    return call.read(lambda tx: jobs.listing(tx, call.actor, state, before, limit))
+
+
+@router.get("/jobs/{job_id}", response_model=models.JobView, response_model_exclude_unset=True)
+def show_job(call: Calling, job_id: JobId) -> Answer:
+    """A job with its attempts, and why it waits if it does."""
+    return call.read(lambda tx: jobs.show(tx, call.actor, job_id))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel", response_model=models.JobView, response_model_exclude_unset=True
+)
+def cancel(call: Calling, job_id: JobId) -> Answer:
+    """Cancel a job; one that has ended stays as it is."""
+    return call.write(lambda tx: jobs.cancel(call.platform, tx, call.actor, job_id))
+
+
+@router.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
+def why(call: Calling, job_id: JobId) -> Answer:
+    """Why a job is where it is, and what would help."""
+    return call.read(lambda tx: jobs.why(tx, call.actor, job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/receipt", response_model=models.ReceiptView, response_model_exclude_unset=True
+)
+def receipt(call: Calling, job_id: JobId) -> Answer:
+    """What an ended job held, delivered and cost."""
+    return call.read(lambda tx: receipts.receipt(tx, call.actor, job_id))

@@ -1,0 +1,100 @@
+"""Endpoints about organisations, accounts, members and keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from dusuan.api import models
+from dusuan.api.call import Answer, Calling, IdempotencyKey
+from dusuan.app import tenants
+
+router = APIRouter(tags=["tenants"])
+
+
+@router.get("/orgs", response_model=models.PathList, response_model_exclude_unset=True)
+def list_orgs(call: Calling) -> Answer:
+    """The organisations you may see."""
+    return {"items": call.read(lambda tx: tenants.list_orgs(tx, call.actor))}
+
+
+@router.post(
+    "/orgs", status_code=201, response_model=models.Made, response_model_exclude_unset=True
+)
+def create_org(call: Calling, body: models.NewOrg, key: IdempotencyKey = None) -> Answer:
+    """A new organisation with its root account. Operators only."""
+    return call.once(
+        key, body, lambda tx: tenants.create_org(call.platform, tx, call.actor, body.name)
+    )
+
+
+@router.get("/accounts", response_model=models.PathList, response_model_exclude_unset=True)
+def list_accounts(call: Calling) -> Answer:
+    """The accounts you may read."""
+    return {"items": call.read(lambda tx: tenants.list_accounts(tx, call.actor))}
+
+
+@router.post(
+    "/accounts", status_code=201, response_model=models.Made, response_model_exclude_unset=True
+)
+def create_account(call: Calling, body: models.NewAccount, key: IdempotencyKey = None) -> Answer:
+    """A new account below an existing one."""
+    return call.once(
+        key,
+        body,
+        lambda tx: tenants.create_account(
+            call.platform,
+            tx,
+            call.actor,
+            body.path,
+            pooled=body.pooled,
+            budget_gflop=body.budget_gflop,
+        ),
+    )
+
+
+@router.post("/accounts/budget", response_model=models.Made, response_model_exclude_unset=True)
+def set_budget(call: Calling, body: models.Budget, key: IdempotencyKey = None) -> Answer:
+    """Set how much an account and all below it may spend from now on; null lifts the ceiling."""
+    return call.once(
+        key, body, lambda tx: tenants.set_budget(tx, call.actor, body.path, body.budget_gflop)
+    )
+
+
+@router.get("/members", response_model=models.MemberList, response_model_exclude_unset=True)
+def list_members(call: Calling, account: Annotated[models.Text, Query()]) -> Answer:
+    """The members of an account's organisation, with their roles."""
+    return {"items": call.read(lambda tx: tenants.list_members(tx, call.actor, account))}
+
+
+@router.post(
+    "/members", status_code=201, response_model=models.Made, response_model_exclude_unset=True
+)
+def add_member(call: Calling, body: models.NewMember, key: IdempotencyKey = None) -> Answer:
+    """Give a person a role on an account and all below it."""
+    return call.once(
+        key,
+        body,
+        lambda tx: tenants.add_member(
+            call.platform, tx, call.actor, body.name, body.account, body.role
+        ),
+    )
+
+
+@router.post(
+    "/keys", status_code=201, response_model=models.MadeKey, response_model_exclude_unset=True
+)
+def create_key(call: Calling, body: models.NewKey) -> Answer:
+    """A new API key. It is in this answer and nowhere else, so no Idempotency-Key is kept."""
+    return call.write(
+        lambda tx: tenants.create_key(
+            call.platform, tx, call.actor, body.org, body.member, body.expires_at
+        )
+    )
+
+
+@router.delete("/keys/{key_id}", response_model=models.Made, response_model_exclude_unset=True)
+def revoke_key(call: Calling, key_id: Annotated[models.Text, Path()]) -> Answer:
+    """Revoke a key, at once."""
+    return call.write(lambda tx: tenants.revoke_key(call.platform, tx, call.actor, key_id))

@@ -1,0 +1,85 @@
+"""Puts the API together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+
+from dusuan import __version__
+from dusuan.api import (
+    models,
+    problems,
+    routes_centre,
+    routes_files,
+    routes_jobs,
+    routes_money,
+    routes_tenants,
+)
+from dusuan.api.edge import Edge
+from dusuan.api.hooks import Hooks
+from dusuan.app.context import Platform
+
+_ROUTERS = (
+    routes_centre.router,
+    routes_tenants.router,
+    routes_money.router,
+    routes_jobs.router,
+    routes_files.router,
+)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "Problem details (RFC 9457)",
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+}
+# Says in the OpenAPI document what `Edge` demands; it checks nothing itself.
+_BEARER = HTTPBearer(auto_error=False, description="An API key: dk_…")
+
+
+def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
+    """The API over `platform`, whose store is open."""
+    app = FastAPI(
+        title="dusuan",
+        version=__version__,
+        description="Compute sold the way a utility sells electricity.",
+        openapi_url=None,  # served below, behind a key
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.platform, app.state.hooks = platform, hooks
+    problems.install(app)
+    for router in _ROUTERS:
+        app.include_router(
+            router,
+            prefix="/v1",
+            dependencies=[Depends(_BEARER)],
+            responses=_PROBLEMS,
+        )
+    app.include_router(_plain_routes(app, hooks))
+    app.add_middleware(Edge, platform=platform)
+    return app
+
+
+def _plain_routes(app: FastAPI, hooks: Hooks) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz", tags=["centre"])
+    def healthz(response: Response) -> Mapping[str, Any]:
+        """Whether the platform works. The only thing that needs no key."""
+        health = hooks.healthy()
+        response.status_code = 200 if health.get("status") == "ok" else 503
+        return health
+
+    @router.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        document = app.openapi()
+        document["components"]["schemas"]["Problem"] = models.ProblemView.model_json_schema()
+        return JSONResponse(document)
+
+    return router
