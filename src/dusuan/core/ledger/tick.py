@@ -23,7 +23,9 @@ class SlicePolicy:
 
     `slice_ms`: what a running job gets ahead where the balance allows. `least_ms`: below this, the
     rest of the balance is handed out whole. `settle_ms`: used work is posted at least this often
-    (elapsed). `head_ms`: added to a job's grace for its first slice.
+    (elapsed). `head_ms`: added to a job's grace for its first slice, and how long before the
+    shepherd would stop the job its hold is renewed: longer than the service takes to notice, and
+    not longer than `least_ms`.
     """
 
     slice_ms: int = 3_600_000
@@ -200,7 +202,13 @@ def _wanted(settled: _Settled, left_gflop: int, all_gflop_per_s: int, policy: Sl
     if slice_ms < policy.least_ms + claim.grace_ms:
         return -(-left_gflop * claim.gflop_per_s // all_gflop_per_s)
     target = claim.gflop_per_s * slice_ms // 1_000
-    return target - settled.kept_gflop if settled.kept_gflop * 2 < target else 0
+    low = max(target // 2, _short_gflop(claim, policy))
+    return max(target - settled.kept_gflop, 0) if settled.kept_gflop < low else 0
+
+
+def _short_gflop(claim: Claim, policy: SlicePolicy) -> int:
+    """Below this, the shepherd would soon begin to stop the attempt."""
+    return claim.gflop_per_s * (claim.grace_ms + policy.head_ms) // 1_000
 
 
 def _set_aside(claim: Claim, wanted_gflop: int, balances: Balances) -> int:
@@ -232,11 +240,10 @@ def due(claim: Claim, policy: SlicePolicy) -> bool:
     used = units.held_gflop(claim.rating_gflops, claim.held_ms) - units.held_gflop(
         claim.rating_gflops, claim.metered_ms
     )
-    short_gflop = claim.gflop_per_s * (claim.grace_ms + policy.head_ms) // 1_000
     return (
         claim.ended
         or unposted_ms >= policy.settle_ms
-        or (unposted_ms > 0 and claim.reserved_gflop - used < short_gflop)
+        or (unposted_ms > 0 and claim.reserved_gflop - used < _short_gflop(claim, policy))
     )
 
 
