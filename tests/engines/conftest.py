@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Driver, LocalHarness, SimulatedHarness
+from engine_harness import Driver, LocalHarness, SimulatedHarness
 
 
 @pytest.fixture(scope="session")

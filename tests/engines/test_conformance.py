@@ -6,7 +6,7 @@ import itertools
 import signal
 
 import pytest
-from harness import (
+from engine_harness import (
     SAVING,
     SHELL_WITH_CHILD,
     STUBBORN,

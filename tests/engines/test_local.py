@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import (
+from engine_harness import (
     STUBBORN,
     Driver,
     LocalHarness,
@@ -289,7 +289,7 @@ def test_the_service_killed_in_the_middle(
     import os, sys, time
     sys.path.insert(0, {str(Path(__file__).parent)!r})
     from pathlib import Path
-    from harness import Driver, LocalHarness, Program
+    from engine_harness import Driver, LocalHarness, Program
     from dusuan.sim.engine import Behaviour
     local = LocalHarness(Path({str(tmp_path / "engine")!r}), "process")
     driver = Driver(local)

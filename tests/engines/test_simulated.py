@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from harness import Driver, Program, SimulatedHarness, exits, sleeps
+from engine_harness import Driver, Program, SimulatedHarness, exits, sleeps
 
 from dusuan.core.metering.journal import EndReason, Exit
 from dusuan.engines.base import Device, DeviceState, Lease, StartFailed, StartOrder

@@ -33,12 +33,11 @@ class Limits:
 
     def lease_kill_ms(self, held_ms_max: int) -> int:
         """The last moment at which a kill still ends the job inside its lease."""
-        return max(0, held_ms_max // self.device_count - self.margin_ms)
+        return max(0, self._ceiling_ms(held_ms_max) - self.margin_ms)
 
     def lease_signal_ms(self, held_ms_max: int) -> int:
         """When the job is asked to save its state; the grace is at most half of the lease."""
-        ceiling_ms = held_ms_max // self.device_count
-        grace_ms = min(self.grace_ms, ceiling_ms // 2)
+        grace_ms = min(self.grace_ms, self._ceiling_ms(held_ms_max) // 2)
         return max(0, self.lease_kill_ms(held_ms_max) - grace_ms)
 
     def wall_kill_ms(self) -> int | None:
@@ -46,6 +45,9 @@ class Limits:
         if self.wall_ms is None:
             return None
         return self.wall_ms + self.grace_ms - min(self.grace_ms, self.margin_ms)
+
+    def _ceiling_ms(self, held_ms_max: int) -> int:
+        return max(0, held_ms_max) // self.device_count
 
 
 class Course:

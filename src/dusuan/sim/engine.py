@@ -72,7 +72,7 @@ class _Attempt:
         return len(self.order.devices)
 
     def ceiling_ms(self) -> int:
-        return self.lease.held_ms_max // self.count
+        return max(0, self.lease.held_ms_max) // self.count
 
     def stop_due_ms(self) -> tuple[int, EndReason]:
         """When it has to be told to stop, and why; the grace is at most half of the lease."""
