@@ -45,14 +45,17 @@ def dies_by(number: int) -> Program:
 
 # A trap runs when the sleep that is waited for has ended, so it reacts within 20 ms.
 STUBBORN = Program(
-    "trap '' TERM; while :; do sleep 0.02; done", Behaviour(run_ms=None, ignores_signal=True)
+    "trap '' TERM; echo ready; while :; do sleep 0.02; done",
+    Behaviour(run_ms=None, ignores_signal=True),
 )
 SAVING = Program(
-    "trap 'echo saved; exit 7' TERM; while :; do sleep 0.02; done",
+    "trap 'echo saved; exit 7' TERM; echo ready; while :; do sleep 0.02; done",
     Behaviour(run_ms=None, stop_code=7, checkpoint_ms=20),
 )
 # No trap: the shell is spared the signal, its child takes it, and `-e` ends the script with 143.
-SHELL_WITH_CHILD = Program("sleep 60\necho not reached", Behaviour(run_ms=None, stop_code=143))
+SHELL_WITH_CHILD = Program(
+    "echo ready; sleep 60\necho not reached", Behaviour(run_ms=None, stop_code=143)
+)
 
 
 @dataclass
@@ -81,9 +84,12 @@ class Story:
 class Harness(Protocol):
     """What a conformance test may do with an engine's world."""
 
-    engine: Engine
     # How far a real clock may be off, in elapsed ms; 0 on a virtual one.
     slack_ms: int
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the service that runs now."""
 
     def order(self, program: Program, **changes: Any) -> StartOrder:
         """An order for `program`, on device d0 unless told otherwise."""
@@ -141,6 +147,14 @@ class Driver:
     def started(self, story: Story) -> Story:
         """Wait for the start record."""
         return self.until(story, lambda s: bool(s.records))
+
+    def ready(self, story: Story) -> Story:
+        """Wait until the job has set its traps, as it says in its log."""
+        self.started(story)
+        if isinstance(self.harness, LocalHarness):
+            engine, name = self.engine, story.attempt_id
+            wait_for(lambda: engine.read_log(name, 0, 5) == b"ready", "the job")
+        return story
 
     def finished(self, story: Story) -> Story:
         """Wait for the end, or for its being lost."""

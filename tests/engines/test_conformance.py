@@ -53,14 +53,14 @@ def test_at_wall_time_a_job_may_save_itself(driver: Driver) -> None:
 
 
 def test_stop_signals_and_waits_for_the_job(driver: Driver) -> None:
-    story = driver.started(driver.start(SAVING, grace_ms=5_000))
+    story = driver.ready(driver.start(SAVING, grace_ms=5_000))
     driver.harness.pass_ms(100)
     driver.engine.signal(story.attempt_id, Action.STOP)
     assert driver.finished(story).end.exit == Exit(EndReason.STOPPED, code=7)
 
 
 def test_stop_kills_after_the_grace(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN, grace_ms=300))
+    story = driver.ready(driver.start(STUBBORN, grace_ms=300))
     driver.harness.pass_ms(100)
     driver.engine.signal(story.attempt_id, Action.STOP)
     end = driver.finished(story).end
@@ -69,7 +69,7 @@ def test_stop_kills_after_the_grace(driver: Driver) -> None:
 
 
 def test_kill_is_at_once(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN, grace_ms=60_000))
+    story = driver.ready(driver.start(STUBBORN, grace_ms=60_000))
     driver.harness.pass_ms(50)
     driver.engine.signal(story.attempt_id, Action.KILL)
     end = driver.finished(story).end
@@ -78,14 +78,14 @@ def test_kill_is_at_once(driver: Driver) -> None:
 
 
 def test_kill_overrides_a_stop_and_a_weaker_wish_does_not(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN, grace_ms=60_000))
+    story = driver.ready(driver.start(STUBBORN, grace_ms=60_000))
     for action in (Action.STOP, Action.KILL, Action.STOP, Action.CHECKPOINT):
         driver.engine.signal(story.attempt_id, action)
     assert ended(driver.finished(story).end.exit).signal == signal.SIGKILL
 
 
 def test_checkpoint_lets_the_job_go_on(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN))
+    story = driver.ready(driver.start(STUBBORN))
     driver.engine.signal(story.attempt_id, Action.CHECKPOINT)
     driver.harness.pass_ms(200)
     driver.look(story)
@@ -95,7 +95,7 @@ def test_checkpoint_lets_the_job_go_on(driver: Driver) -> None:
 
 
 def test_the_shell_of_a_script_is_not_killed_before_its_child(driver: Driver) -> None:
-    story = driver.started(driver.start(SHELL_WITH_CHILD, grace_ms=5_000))
+    story = driver.ready(driver.start(SHELL_WITH_CHILD, grace_ms=5_000))
     driver.harness.pass_ms(200)
     driver.engine.signal(story.attempt_id, Action.STOP)
     assert driver.finished(story).end.exit == Exit(EndReason.STOPPED, code=143)
@@ -139,14 +139,14 @@ def test_a_renewed_lease_lets_the_job_go_on(driver: Driver) -> None:
 
 
 def test_an_older_lease_is_refused(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN, lease=Lease(5, 800), grace_ms=200))
+    story = driver.ready(driver.start(STUBBORN, lease=Lease(5, 800), grace_ms=200))
     for seq in (4, 5):
         driver.engine.set_lease(story.attempt_id, Lease(seq, 3_600_000))
     assert ended(driver.finished(story).end.exit).reason is EndReason.LEASE
 
 
 def test_a_lease_may_shrink(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN))
+    story = driver.ready(driver.start(STUBBORN))
     driver.engine.set_lease(story.attempt_id, Lease(2, 800))
     end = driver.finished(story).end
     assert ended(end.exit).reason is EndReason.LEASE
@@ -154,7 +154,7 @@ def test_a_lease_may_shrink(driver: Driver) -> None:
 
 
 def test_a_lease_renewed_too_late_does_not_save_the_job(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN, lease=Lease(1, 2_000), grace_ms=1_000))
+    story = driver.ready(driver.start(STUBBORN, lease=Lease(1, 2_000), grace_ms=1_000))
     driver.harness.pass_ms(1_300)
     driver.engine.set_lease(story.attempt_id, Lease(2, 3_600_000))
     end = driver.finished(story).end
@@ -274,7 +274,7 @@ def test_orders_for_attempts_that_are_not_running_are_ignored(driver: Driver) ->
 
 
 def test_a_restart_of_the_service_stops_nobody(driver: Driver) -> None:
-    story = driver.started(driver.start(SAVING, lease=Lease(1, 2_000)))
+    story = driver.ready(driver.start(SAVING, lease=Lease(1, 2_000)))
     driver.harness.pass_ms(150)
     driver.look(story)
     driver.harness.restart()
@@ -291,7 +291,7 @@ def test_a_restart_of_the_service_stops_nobody(driver: Driver) -> None:
 
 
 def test_a_killed_shepherd_means_lost_and_frees_the_device(driver: Driver) -> None:
-    story = driver.started(driver.start(STUBBORN))
+    story = driver.ready(driver.start(STUBBORN))
     driver.harness.kill_shepherd(story.attempt_id)
     driver.finished(story)
     assert story.lost

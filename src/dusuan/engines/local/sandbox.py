@@ -11,8 +11,15 @@ from pathlib import PurePosixPath
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt")
 # The keeper is root inside: it changes to the job's user, and signals that user's processes.
 _KEEPER_RIGHTS = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL")
-_ORDER = {"open": 0, "show": 1, "cover": 2}
-_STEP = {"open": ("--perms", "0755", "--dir"), "cover": ("--perms", "0755", "--tmpfs")}
+_SCRATCH_FOLDERS = ("/tmp", "/var/tmp")
+# What is done to a path; at equal depth in this order.
+_STEP = {
+    "open": ("--perms", "0755", "--dir"),
+    "scratch": ("--perms", "1777", "--tmpfs"),
+    "show": ("--ro-bind",),
+    "cover": ("--perms", "0755", "--tmpfs"),
+}
+_ORDER = {what: place for place, what in enumerate(_STEP)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,7 @@ def sandbox_argv(
         argv.append("--unshare-user")
     argv += _host_mounts(host)
     argv += ["--ro-bind", "/sys", "/sys", "--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
-        argv += ["--perms", "1777", "--tmpfs", folder]
+    argv += [*_STEP["scratch"], "/dev/shm"]
     argv += ["--dir", "/run"]
     if network:
         argv += ["--ro-bind-try", "/run/systemd/resolve", "/run/systemd/resolve"]
@@ -77,10 +83,11 @@ def _host_mounts(host: Host) -> list[str]:
         argv += ["--symlink", link, target]
     steps = [(path, "show") for path in (*host.system, *host.readable)]
     steps += [(path, "cover") for path in host.hidden if _needs_cover(path, host)]
+    steps += [(path, "scratch") for path in _SCRATCH_FOLDERS]
     # bwrap itself would make missing parents so that only root may enter them.
     steps += [(parent, "open") for path in host.readable for parent in _parents(path)]
     for path, what in sorted(set(steps), key=lambda step: (_depth(step[0]), _ORDER[step[1]], step)):
-        argv += [*_STEP[what], path] if what != "show" else ["--ro-bind", path, path]
+        argv += [*_STEP[what], path, *([path] if what == "show" else [])]
     return argv
 
 
