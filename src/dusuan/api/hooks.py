@@ -18,7 +18,8 @@ class Hooks:
     `calibrate()`: measure the pool, answer what it shows then. `read_log(attempt_id, offset,
     limit)`: bytes of a job's log, empty at its end. `outputs(job_id)`: (relative path, bytes).
     `open_output(job_id, relative path)`: an open file; raises FileNotFoundError. `healthy()`: a
-    document whose `status` is `ok` while all is well. `closing()`: whether streams should end because the process does.
+    document whose `status` is `ok` while all is well. `closing()`: whether streams should end
+    because the process does.
     """
 
     calibrate: Callable[[], dict[str, Any]]

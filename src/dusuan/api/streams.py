@@ -58,9 +58,9 @@ class Step:
 
 
 def event(name: str, data: dict[str, Any], event_id: str | None = None) -> str:
-    """One server-sent event."""
+    """One server-sent event. Its JSON is ASCII: some clients split lines at U+2028 and the like."""
     first = "" if event_id is None else f"id: {event_id}\n"
-    return f"{first}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"{first}event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def whole_characters(chunk: bytes, final: bool) -> tuple[str, int]:

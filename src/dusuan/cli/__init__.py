@@ -1,0 +1,6 @@
+"""The command `dusuan`: a thin client of the API."""
+
+from dusuan.cli.launcher import Launcher, LauncherError
+from dusuan.cli.main import build
+
+__all__ = ["Launcher", "LauncherError", "build"]

@@ -1,0 +1,119 @@
+"""Commands about the centre: start, stop, pool, audit, units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from dusuan import __version__
+from dusuan.cli import render
+from dusuan.cli.demo import Demo
+from dusuan.cli.failures import FAILED, usage
+from dusuan.cli.session import Data, Json, command
+from dusuan.core.convert import Converted
+from dusuan.core.convert import convert as convert_units
+
+_UNITS = {"ignore_unknown_options": True}  # a value may be negative
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(demo)
+    app.command()(pool)
+    app.command()(calibrate)
+    app.command()(audit)
+    app.command(context_settings=_UNITS)(convert)
+    app.command()(version)
+
+
+def up(
+    ctx: typer.Context,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="URL of a PostgreSQL database (default: our own).")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when it answers.")] = False,
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """Start the platform."""
+    with command(ctx, as_json, data) as s:
+        started = s.setup.launcher.up(s.data_dir, port, database, detach, s.say)
+        s.show(started, render.made)
+
+
+def down(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """Stop the platform. Running jobs end inside what is set aside for them."""
+    with command(ctx, as_json, data) as s, s.busy("stopping"):
+        s.show(s.setup.launcher.down(s.data_dir), render.made)
+
+
+def demo(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """The whole way of a job on this machine: package, quote, training, receipt, audit."""
+    with command(ctx, as_json, data) as s:
+        told = Demo(s).run()
+        if as_json:
+            s.show(told, render.made)
+
+
+def pool(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """The devices, and what they are rated at."""
+    with command(ctx, as_json, data) as s:
+        s.show(s.client.get("/v1/pool"), render.pool)
+
+
+def calibrate(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """Measure what the devices sustain."""
+    with command(ctx, as_json, data) as s:
+        with s.busy("measuring the devices"):
+            measured = s.client.ask("/v1/pool/calibrate")
+        s.show(measured, render.pool)
+
+
+def audit(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """Check every invariant of the ledger; exit 1 when one is broken."""
+    with command(ctx, as_json, data) as s:
+        with s.busy("checking"):
+            checked = s.client.get("/v1/audit")
+        s.show(checked, render.audit)
+        if not checked["ok"]:
+            raise typer.Exit(FAILED)
+
+
+def convert(
+    ctx: typer.Context,
+    value: str,
+    source: Annotated[str, typer.Argument(metavar="UNIT")],
+    target: Annotated[str, typer.Argument(metavar="UNIT")],
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """Convert between degrees, FLOP, PFLOP/s-days and card-hours."""
+    with command(ctx, as_json, data) as s:
+        converted = convert_units(value, source, target)
+        if not isinstance(converted, Converted):
+            raise usage(converted.code, converted.text, converted.remedy)
+        document = {
+            "value": converted.value,
+            "unit": converted.unit,
+            "exact": converted.exact,
+        }
+        s.show(document, _converted)
+
+
+def _converted(document: Any) -> RenderableType:
+    about = "" if document["exact"] else " (rounded)"
+    return Text(f"{document['value']} {document['unit']}{about}")
+
+
+def version(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
+    """The version of this program."""
+    with command(ctx, as_json, data) as s:
+        document = {"version": __version__, "installed_at": str(Path(__file__).parents[1])}
+        s.show(document, lambda shown: Text(shown["version"]))

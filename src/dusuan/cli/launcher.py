@@ -1,0 +1,37 @@
+"""What the command line needs from the process that can start platforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class LauncherError(Exception):
+    """The platform could not be started, stopped or found, for a reason a person can mend."""
+
+    def __init__(self, code: str, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.remedy = remedy
+
+
+class Launcher(Protocol):
+    """Starts and stops the embedded platform. Everything raises `LauncherError`."""
+
+    def up(
+        self,
+        data: Path,
+        port: int | None,
+        database: str | None,
+        detach: bool,
+        report: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """Start a platform; detached, answer when it is healthy, else when it was stopped."""
+
+    def down(self, data: Path) -> dict[str, Any]:
+        """Stop the platform of `data`."""
+
+    def client(self, data: Path | None) -> tuple[str, str]:
+        """The URL and the key to use, from the environment or the data directory."""

@@ -1,0 +1,288 @@
+"""How answers look to people. Nothing here talks to anyone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dusuan.core import units
+
+Doc = Mapping[str, Any]
+
+
+def yuan(fen: int | None) -> str:
+    """Fen as yuan."""
+    if fen is None:
+        return "–"
+    sign, cents = ("-" if fen < 0 else ""), abs(fen)
+    return f"{sign}¥{cents // 100}.{cents % 100:02d}"
+
+
+def degrees(gflop: int | None) -> str:
+    """GFLOP as degrees to four figures, and as GFLOP while they are few enough to read."""
+    text = f"{plain_degrees(gflop)} degrees"
+    few = gflop is not None and abs(gflop) < 10**9
+    return "–" if gflop is None else f"{text} ({gflop:,} GFLOP)" if few else text
+
+
+def plain_degrees(gflop: int | None) -> str:
+    """GFLOP as degrees to four figures, the number alone."""
+    if gflop is None:
+        return "–"
+    exact = Decimal(units.degrees_text(gflop))
+    places = max(0, 3 - exact.adjusted()) if exact else 0
+    text = f"{round(exact, places):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the API (RFC 3339), to the second."""
+    return None if text is None else re.sub(r"\.[0-9]+", "", text).replace("T", " ")
+
+
+def seconds(value: float | None) -> str:
+    """A duration in words short enough for a table."""
+    if value is None:
+        return "–"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
+    """A plain table; None shows as a dash."""
+    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for n, column in enumerate(columns):
+        drawn.add_column(column, overflow="fold", no_wrap=n == 0)
+    for row in rows:
+        drawn.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+    return drawn
+
+
+def fields(pairs: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values, one pair a line."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in pairs:
+        drawn.add_row(Text(name, style="dim"), Text("–" if value is None else str(value)))
+    return drawn
+
+
+def pool(document: Doc) -> RenderableType:
+    """Devices with their ratings."""
+    columns = ("device", "node", "make", "model", "rating", "basis", "spread", "state")
+    rows = [
+        (
+            d["device"],
+            d["node"],
+            d["make"],
+            d["model"],
+            None if d["rating_gflops"] is None else f"{d['rating_gflops']:,} GFLOPS",
+            " ".join(filter(None, (d["rating_basis"], d.get("rating_precision")))) or None,
+            None if d["spread"] is None else f"{d['spread']:.1%}",
+            d["state"],
+        )
+        for d in document["devices"]
+    ]
+    return table(columns, rows)
+
+
+def items(document: Doc) -> RenderableType:
+    """Paths with their ids."""
+    return table(("path", "id"), [(i["path"], i["id"]) for i in document["items"]])
+
+
+def members(document: Doc) -> RenderableType:
+    """Members with their roles."""
+    rows = [
+        (m["name"], ", ".join(f"{r['role']} of {r['account']}" for r in m["roles"]), m["id"])
+        for m in document["items"]
+    ]
+    return table(("name", "roles", "id"), rows)
+
+
+def made(document: Doc) -> RenderableType:
+    """Something that was just made or changed."""
+    return fields((name, value) for name, value in document.items() if not _nested(value))
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
+def packages(document: Doc) -> RenderableType:
+    """What is on sale."""
+    rows = [
+        (
+            p["name"],
+            degrees(p["gflop"]),
+            yuan(p["price_fen"]),
+            None if p["valid_days"] is None else f"{p['valid_days']} days",
+        )
+        for p in document["packages"]
+    ]
+    return table(("package", "degrees", "price", "valid"), rows)
+
+
+def wallet(document: Doc) -> RenderableType:
+    """What an account has left."""
+    top = fields(
+        [
+            ("account", document["account"]),
+            ("pays from", document.get("wallet")),
+            ("available", degrees(document["available_gflop"])),
+            ("set aside", degrees(document["pending_gflop"])),
+            ("cash", yuan(document["cash_fen"])),
+        ]
+    )
+    rows = [
+        (lot["id"], lot["kind"], plain_degrees(lot["remaining_gflop"]), moment(lot["expires_at"]))
+        for lot in document["lots"]
+    ]
+    return Group(top, table(("lot", "kind", "remaining", "expires"), rows)) if rows else top
+
+
+def quote(document: Doc) -> RenderableType:
+    """The plan menu; the plan that the goal picks is marked."""
+    columns = ("plan", "device", "count", "degrees", "price", "at most", "P50", "P90")
+    rows = [
+        (
+            ("→ " if plan["plan_id"] == document["chosen"] else "  ") + plan["plan_id"],
+            plan["device"],
+            plan["count"],
+            plain_degrees(plan.get("held_gflop_p50")),
+            yuan(plan["price_fen_p50"]),
+            yuan(plan["price_fen_max"]),
+            seconds(plan["finish_p50_s"]),
+            seconds(plan["finish_p90_s"]),
+        )
+        for plan in document["plans"]
+    ]
+    left_out = [
+        Text(f"left out: {e['device']} × {e['count']}: {e['reason']}", style="dim")
+        for e in document["excluded"]
+    ]
+    notes = [Text(note, style="dim") for note in document.get("notes", [])]
+    return Group(table(columns, rows), *left_out, *notes)
+
+
+def job(document: Doc) -> RenderableType:
+    """A job with its attempts."""
+    waiting = document.get("waiting") or {}
+    top = fields(
+        [
+            ("job", document["job_id"]),
+            ("name", document["name"]),
+            ("account", document["account"]),
+            ("state", document["state"]),
+            ("stopped by", document["stop_reason"]),
+            ("runs on", f"{document['count']} × {document['device'] or 'any device'}"),
+            *([("waits", waiting["text"]), ("next", waiting["remedy"])] if waiting else []),
+        ]
+    )
+    rows = [
+        (a["number"], a["state"], seconds(a["held_ms"] / 1_000), a["end_reason"], _exit(a))
+        for a in document["attempts"]
+    ]
+    columns = ("attempt", "state", "held", "ended by", "exit")
+    return Group(top, table(columns, rows)) if rows else top
+
+
+def _exit(attempt: Doc) -> str | None:
+    if attempt["exit_code"] is not None:
+        return f"code {attempt['exit_code']}"
+    signal = attempt.get("exit_signal")
+    return attempt.get("text") or None if signal is None else f"signal {signal}"
+
+
+def jobs(document: Doc) -> RenderableType:
+    """A page of jobs."""
+    rows = [
+        (j["job_id"], j["name"], j["account"], j["state"], _reason(j), moment(j["submitted_at"]))
+        for j in document["jobs"]
+    ]
+    listed = table(("job", "name", "account", "state", "why", "submitted"), rows)
+    if document["next"] is None:
+        return listed
+    return Group(listed, Text(f"more: dusuan jobs --before {document['next']}", style="dim"))
+
+
+def _reason(view: Doc) -> str | None:
+    waiting = view.get("waiting")
+    return str(waiting["code"]) if waiting else view["stop_reason"]
+
+
+def why(document: Doc) -> RenderableType:
+    """Why a job is where it is."""
+    pairs = [("state", document["state"]), ("because", document["text"])]
+    return fields([*pairs, *([("next", document["remedy"])] if document["remedy"] else [])])
+
+
+def receipt(document: Doc) -> RenderableType:
+    """Both registers, what paid, and under which isolation."""
+    delivered, rating = document["delivered_gflop"], document["rating_gflops"]
+    source = f", {document['delivered_source']}" if delivered is not None else ""
+    rated = None if rating is None else f"{rating:,} GFLOPS a device, {document['rating_basis']}"
+    result = ", ".join(f"{name} {value}" for name, value in document["result"].items())
+    top = fields(
+        [
+            ("job", document["job_id"]),
+            ("outcome", f"{document.get('state')} ({document.get('stop_reason')})"),
+            ("ran on", f"{document['count']} × {document['device']}"),
+            ("rated", rated),
+            ("held", f"{document['held_ms'] / 1_000:.3f} device-seconds"),
+            ("", degrees(document["held_gflop"])),
+            ("delivered", f"{degrees(delivered)}{source}"),
+            ("charged", yuan(document["charge_fen"])),
+            ("balance before", degrees(document["balance_before_gflop"])),
+            ("balance after", degrees(document["balance_after_gflop"])),
+            ("isolation", document["isolation"]),
+            ("result", result or None),
+        ]
+    )
+    lots = [
+        (u["lot_id"], u["kind"], plain_degrees(u["gflop"]), yuan(u["fen"]))
+        for u in document["lots"]
+    ]
+    return Group(top, table(("paid from", "kind", "degrees", "worth"), lots)) if lots else top
+
+
+def outputs(document: Doc) -> RenderableType:
+    """Output files."""
+    return table(("file", "bytes"), [(f["path"], f"{f['bytes']:,}") for f in document["files"]])
+
+
+def audit(document: Doc) -> RenderableType:
+    """Every invariant, and what breaks it."""
+    rows = [
+        (
+            "ok" if check["ok"] else "BROKEN",
+            check["name"].replace("_", " "),
+            ", ".join(str(subject) for subject in check["subjects"][:5]),
+        )
+        for check in document["checks"]
+    ]
+    alarms = [Text(f"alarm: {alarm}", style="yellow") for alarm in document.get("alarms", [])]
+    return Group(table(("", "invariant", "broken by"), rows), *alarms)
+
+
+def meter_line(document: Doc) -> str:
+    """The live meter in one line."""
+    parts = [document["state"], f"held {degrees(document['held_gflop'])}"]
+    parts.append(yuan(document["cost_fen"]))
+    if document.get("balance_left_s") is not None:
+        parts.append(f"balance lasts {seconds(document['balance_left_s'])}")
+    progress = document.get("progress")
+    if progress and progress[1]:
+        parts.append(f"{progress[0]:g}/{progress[1]:g} done")
+    if document.get("waiting"):
+        parts.append(f"waits: {document['waiting']['text']}")
+    return " · ".join(parts)
