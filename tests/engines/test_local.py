@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from engine_harness import (
+    SAVING,
     STUBBORN,
     Driver,
     LocalHarness,
@@ -129,6 +130,16 @@ def keeper_pid(local: LocalHarness, attempt_id: str) -> int:
         for task in Path(f"/proc/{pid}/task").iterdir():
             waiting += [int(child) for child in (task / "children").read_text().split()]
     raise AssertionError("no keeper")
+
+
+def test_a_host_that_shuts_down_stops_its_jobs_in_order(local: LocalHarness) -> None:
+    driver = Driver(local)
+    story = driver.ready(driver.start(SAVING, grace_ms=5_000))
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.kill(local.shepherd_pid(story.attempt_id), number)
+    ended = exit_of(driver.finished(story).end)
+    assert (ended.reason, ended.code) == (EndReason.STOPPED, 7)
+    assert "shutting down" in ended.text
 
 
 def test_a_fork_bomb_is_cleared(local: LocalHarness) -> None:

@@ -63,7 +63,8 @@ def describe_host(bwrap: str, hidden: Sequence[Path]) -> Host:
         system_links=tuple(
             (str(folder), str(folder.readlink())) for folder in folders if folder.is_symlink()
         ),
-        readable=tuple(sorted(str(prefix.resolve()) for prefix in prefixes)),
+        # An interpreter in /bin has the prefix "/", which would show everything.
+        readable=tuple(sorted({str(prefix.resolve()) for prefix in prefixes} - {"/"})),
         hidden=tuple(sorted(str(path.resolve()) for path in hidden)),
     )
 
