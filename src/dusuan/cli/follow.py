@@ -40,14 +40,17 @@ def events(session: Session, path: str, **params: Any) -> Iterator[Event]:
         time.sleep(PAUSE_S)
 
 
-def follow(session: Session, job_id: str) -> dict[str, Any]:
-    """Show a job's log and meter until it has ended; the job then."""
+def follow(session: Session, job_id: str, pulse_s: float | None = None) -> dict[str, Any]:
+    """Show a job's log and meter until it has ended; the job then.
+
+    Without a terminal the meter is a line every `pulse_s` seconds, or only the last one.
+    """
     try:
         if session.as_json:
             for _ in events(session, f"/v1/jobs/{job_id}/meter"):
                 pass
         else:
-            _Screen(session, job_id).run()
+            _Screen(session, job_id, pulse_s).run()
     except KeyboardInterrupt:
         raise Failure(
             "interrupted",
@@ -61,8 +64,10 @@ def follow(session: Session, job_id: str) -> dict[str, Any]:
 class _Screen:
     """Log lines above, the meter below them. Without a terminal: lines, and the last meter."""
 
-    def __init__(self, session: Session, job_id: str) -> None:
+    def __init__(self, session: Session, job_id: str, pulse_s: float | None) -> None:
         self._session = session
+        self._pulse_s = pulse_s
+        self._told_s = time.monotonic()
         self._job_id = job_id
         self._live = Live(console=session.out, transient=True, refresh_per_second=4)
         self._on_terminal = session.out.is_terminal
@@ -117,3 +122,6 @@ class _Screen:
         if told and told != self._waits:
             self._session.say(told)
         self._waits = told
+        if self._pulse_s is not None and time.monotonic() - self._told_s >= self._pulse_s:
+            self._told_s = time.monotonic()
+            self._session.say(f"  {render.meter_line(meter)}")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +43,7 @@ class Session:
     setup: Setup
     as_json: bool
     data: Path | None
+    given: Client | None = None
     out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     err: Console = field(
         default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True)
@@ -56,7 +57,11 @@ class Session:
     @cached_property
     def client(self) -> Client:
         """The platform's API."""
-        return Client(*self.setup.launcher.client(self.data), self.setup.new_key)
+        return self.given or Client(*self.setup.launcher.client(self.data), self.setup.new_key)
+
+    def acting(self, client: Client) -> Session:
+        """The same session as someone else."""
+        return replace(self, given=client)
 
     def show(self, document: Any, human: Callable[[Any], RenderableType]) -> None:
         """The command's answer: as JSON, or as `human` draws it."""
