@@ -215,7 +215,7 @@ def test_a_start_that_never_reached_the_engine_is_made_up_for(desk: Desk) -> Non
     job = desk.submit("acme", Behaviour(run_ms=1_000))
     started = desk.platform.engine.start
     try:
-        desk.platform.engine.start = lambda order: None  # type: ignore[method-assign]
+        desk.platform.engine.start = lambda _order: None  # type: ignore[method-assign]
         rounds.run_schedule(desk.platform)  # committed, and then the service died
     finally:
         desk.platform.engine.start = started  # type: ignore[method-assign]

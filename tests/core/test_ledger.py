@@ -316,6 +316,8 @@ def test_due_when_ended_long_unposted_or_running_short() -> None:
     assert not due(replace(full, held_ms=0, reserved_gflop=0), POLICY)
     metered = replace(full, held_ms=2_000, metered_ms=1_000, reserved_gflop=600)
     assert not due(metered, POLICY)
+    assert not due(replace(full, held_ms=6_000, metered_ms=2_000), POLICY)
+    assert due(replace(full, held_ms=7_000, metered_ms=2_000), POLICY)
 
 
 def test_the_first_slice_is_grace_and_head_rounded_up() -> None:

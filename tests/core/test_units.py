@@ -46,3 +46,7 @@ def test_held_ms_within_is_the_largest_that_fits(rating: int, gflop: int) -> Non
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(1, 10**9))
 def test_rounded_share_is_half_even(total: int, part: int, whole: int) -> None:
     assert units.rounded_share(total, part, whole) == round(Fraction(total * part, whole))
+
+
+def test_an_exact_half_goes_to_the_even_neighbour() -> None:
+    assert [units.rounded_share(total, 1, 2) for total in (1, 2, 3, 5, 7)] == [0, 1, 2, 2, 4]

@@ -93,10 +93,10 @@ class Service:
             self._sleep(connection, self._pace.busy_s if busy else self._pace.idle_s)
 
     def _sleep(self, connection: psycopg.Connection[Any], seconds: float) -> None:
-        engine = self._platform.engine
-        sources = [connection.fileno(), *([engine.fileno()] if engine.fileno() is not None else [])]
+        engine, news = self._platform.engine, self._platform.engine.fileno()
+        sources = [connection.fileno(), *([] if news is None else [news])]
         ready, _, _ = select.select(sources, [], [], seconds)
-        if engine.fileno() in ready:
+        if news in ready:
             engine.drain()
         if connection.fileno() in ready:
             for _ in connection.notifies(timeout=0):

@@ -10,13 +10,12 @@ import structlog
 
 from dusuan.app import pool
 from dusuan.app.context import Platform, refuse
-from dusuan.engines.base import Device
 from dusuan.store.rows import DeviceRow
 
 log = structlog.get_logger()
 
-# (devices) -> one measurement a device: see `engines.local.calibration`.
-Measure = Callable[[Sequence[Device]], Sequence[pool.Measured]]
+# Measures every device of the engine at once, as they are when the host is full.
+Measure = Callable[[], Sequence[pool.Measured]]
 
 
 class Ratings:
@@ -34,9 +33,8 @@ class Ratings:
             pool.record_inventory(self._platform, tx, devices)
             rows = tx.all(DeviceRow, "devices")
         unrated = {row.device for row in rows if row.gflops is None}
-        missing = [d for d in devices if d.device in unrated]
-        if missing:
-            self._rate(missing)
+        if unrated:
+            self._rate(unrated)
 
     def calibrate(self) -> dict[str, Any]:
         """Measure every device again. Raises `Refused` conflict while jobs hold devices."""
@@ -49,13 +47,13 @@ class Ratings:
                 f"jobs hold {', '.join(held)}; a measurement beside them would be wrong",
                 "wait until they have ended: dusuan jobs",
             )
-        self._rate(self._platform.engine.inventory())
+        self._rate({d.device for d in self._platform.engine.inventory()})
         with self._platform.store.transaction() as tx:
             return pool.show(tx)
 
-    def _rate(self, devices: Sequence[Device]) -> None:
+    def _rate(self, devices: set[str]) -> None:
         with self._guard:
-            measured = self._measure(devices)
+            measured = [item for item in self._measure() if item.device in devices]
         for item in measured:
             log.info("device_measured", device=item.device, gflops=item.gflops, note=item.note)
         with self._platform.store.transaction() as tx:

@@ -17,6 +17,10 @@ class SchemaTooNew(Exception):
     """The database was written by a newer version of dusuan than this one."""
 
 
+class DatabaseUnreachable(Exception):
+    """The database server does not answer."""
+
+
 def sqlalchemy_url(url: str) -> str:
     """`url` with the driver named, as SQLAlchemy wants it."""
     for prefix in ("postgresql://", "postgres://"):
@@ -28,11 +32,21 @@ def sqlalchemy_url(url: str) -> str:
 def migrate(url: str) -> None:
     """Upgrade the database at `url` to the newest revision this version knows.
 
-    Raises `SchemaTooNew` when the database is at a revision that this version does not know.
+    Raises `SchemaTooNew` when the database is at a revision that this version does not know,
+    `DatabaseUnreachable` when it does not answer.
     """
     config = Config()
     config.set_main_option("script_location", str(_FOLDER))
     engine = sqlalchemy.create_engine(sqlalchemy_url(url), poolclass=sqlalchemy.NullPool)
+    try:
+        _upgrade(config, engine)
+    except sqlalchemy.exc.OperationalError as error:
+        raise DatabaseUnreachable(str(error.orig)) from error
+    finally:
+        engine.dispose()
+
+
+def _upgrade(config: Config, engine: sqlalchemy.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(7402001)"))
         config.attributes["connection"] = connection
@@ -43,4 +57,3 @@ def migrate(url: str) -> None:
             raise SchemaTooNew(
                 f"the database is newer than this version of dusuan (which knows {known}): {error}"
             ) from error
-    engine.dispose()

@@ -1,0 +1,155 @@
+"""Where the parts are put together: the only place with a clock, ids and secrets of its own.
+
+`main` is the `dusuan` command: the command line over a `Launcher` that starts and stops the
+embedded platform. What a server needs is imported only by the process that becomes one, so that a
+command which only asks starts fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dusuan.cli import LauncherError, build
+from dusuan.service.datadir import DataDir, DataDirProblem
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+
+Report = Callable[[str], None]
+
+
+class EmbeddedLauncher:
+    """Starts and stops the embedded platform for the command line."""
+
+    def up(
+        self, data: Path, port: int | None, database: str | None, detach: bool, report: Report
+    ) -> dict[str, Any]:
+        """Start a platform. In the foreground this returns when it has been stopped."""
+        database = database or os.environ.get("DATABASE_URL")
+        if detach:
+            return self._detached(data, port, database, report)
+        from dusuan.wiring.assembly import run_here  # a server's imports, for a server only
+
+        return run_here(data, port, database, report)
+
+    def _detached(
+        self, data: Path, port: int | None, database: str | None, report: Report
+    ) -> dict[str, Any]:
+        """Start `up` in a process of its own and wait until it answers."""
+        folder = DataDir(data.absolute())
+        try:
+            folder.prepare()
+            if folder.is_taken():
+                folder.lock()
+        except DataDirProblem as problem:
+            raise LauncherError(problem.code, problem.text, problem.remedy) from problem
+        return _spawn(folder, port, database, report)
+
+    def down(self, data: Path) -> dict[str, Any]:
+        """Stop the platform on `data`, and its database server, whichever still runs."""
+        folder = DataDir(data.absolute())
+        status = folder.read_status()
+        was_running = folder.is_taken()
+        if was_running and "pid" in status:
+            os.kill(int(status["pid"]), signal.SIGTERM)
+            _wait(lambda: not folder.is_taken(), STOP_TIMEOUT_S, f"process {status['pid']} to stop")
+        if folder.postgres.is_dir():
+            from dusuan.store.embedded import EmbeddedPostgres  # imports the database driver
+
+            EmbeddedPostgres(folder.postgres).stop()
+        return {
+            "url": status.get("url"),
+            "pid": status.get("pid"),
+            "data_dir": str(folder.root),
+            "database_url": status.get("database_url"),
+            "stopped": was_running,
+        }
+
+    def client(self, data: Path | None) -> tuple[str, str]:
+        """The URL and key to use: from the environment, else of the platform on `data`."""
+        url, key = os.environ.get("DUSUAN_URL"), os.environ.get("DUSUAN_API_KEY")
+        folder = DataDir((data or default_data_dir()).absolute())
+        if url is None:
+            url = folder.read_status().get("url")
+        if url is None or (key is None and not folder.operator_key.exists()):
+            raise LauncherError(
+                "not_running",
+                f"no platform is running on {folder.root}",
+                "start it: dusuan up --detach; or name one with DUSUAN_URL and DUSUAN_API_KEY",
+            )
+        return url, key or folder.operator_key.read_text().strip()
+
+
+def default_data_dir() -> Path:
+    """Where the embedded platform lives unless told otherwise."""
+    return Path(os.environ.get("DUSUAN_DATA", ".dusuan"))
+
+
+def _spawn(
+    folder: DataDir, port: int | None, database: str | None, report: Report
+) -> dict[str, Any]:
+    command = [sys.executable, "-m", "dusuan", "up", "--data", str(folder.root), "--json"]
+    command += [] if port is None else ["--port", str(port)]
+    environment = dict(os.environ) | ({"DATABASE_URL": database} if database else {})
+    with folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    report("starting the platform")
+    return _await_answer(folder, process)
+
+
+def _await_answer(folder: DataDir, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise _why_not(folder.log)
+        status = folder.read_status()
+        return status.get("pid") == process.pid and _healthy(status["url"])
+
+    _wait(answers, START_TIMEOUT_S, "the platform to answer")
+    return folder.read_status()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return bool(httpx.get(f"{url}/healthz", timeout=2.0).json().get("leading"))
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def _why_not(log: Path) -> LauncherError:
+    """What the detached process said last: the problem it ended with, or a line of its log."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        problem = json.loads(lines[-1])
+        return LauncherError(problem["code"], problem["detail"], problem["remedy"])
+    return LauncherError("start_failed", f"the platform did not start: {lines[-1]}", f"see {log}")
+
+
+def _wait(done: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise LauncherError("timeout", f"waited {timeout_s:.0f} s for {what}", "see its log")
+        time.sleep(0.1)
+
+
+def main() -> None:
+    """The `dusuan` command."""
+    build(EmbeddedLauncher())()

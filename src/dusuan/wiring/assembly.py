@@ -1,0 +1,249 @@
+"""A platform put together in one process, with the real clock, ids and secrets."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from psycopg import OperationalError
+
+from dusuan import __version__
+from dusuan.api import Hooks, create_app
+from dusuan.app import access, pool, tenants, wallets
+from dusuan.app.context import Platform
+from dusuan.cli import LauncherError
+from dusuan.engines.local import LocalEngine
+from dusuan.engines.local.calibration import Uncalibrated
+from dusuan.service.datadir import DataDir, DataDirProblem
+from dusuan.service.loop import Service
+from dusuan.service.ratings import Ratings
+from dusuan.store.database import Store
+from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
+
+DEFAULT_PORT = 7340
+
+Report = Callable[[str], None]
+
+
+def now() -> datetime:
+    """The real time, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(kind: str) -> str:
+    """A new id such as `job_0199f3a2c4d1b7e09a1c`: sortable by time, 40 random bits."""
+    return f"{kind}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(5)}"
+
+
+def new_secret() -> str:
+    """256 random bits as text."""
+    return secrets.token_urlsafe(32)
+
+
+@dataclass(slots=True)
+class Running:
+    """The parts of a platform in this process, to be closed in reverse order."""
+
+    data: DataDir
+    lock: int
+    listener: socket.socket
+    database: EmbeddedPostgres | None
+    url: str
+    platform: Platform
+    service: Service
+    app: FastAPI
+    closing: threading.Event
+
+    @property
+    def address(self) -> str:
+        """Where the API answers."""
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What `up` answers and `platform.json` says."""
+        return {
+            "url": self.address,
+            "pid": os.getpid(),
+            "data_dir": str(self.data.root),
+            "database_url": self.url,
+            "version": __version__,
+        }
+
+
+def assemble(data_dir: Path, port: int | None, database: str | None, report: Report) -> Running:
+    """Put a platform together on `data_dir`. Raises `LauncherError` for what a user can mend."""
+    data = DataDir(data_dir.absolute())
+    data.prepare()
+    lock = data.lock()
+    listener = _listen(port)
+    report("starting the database")
+    embedded = None if database else EmbeddedPostgres(data.postgres)
+    url = database or (embedded.start() if embedded else "")
+    migrate(url)
+    store = Store(url)
+    store.open()
+    engine = LocalEngine(data.engine, node=socket.gethostname(), hidden=[data.root])
+    platform = Platform(store, engine, now, new_id, new_secret, data.uploads)
+    _seed(platform, data)
+    ratings = Ratings(platform, lambda: _measure(engine))
+    service = Service(platform, ratings.prepare, lambda: _revive(embedded))
+    closing = threading.Event()
+    app = create_app(platform, _hooks(engine, ratings, service, closing))
+    return Running(data, lock, listener, embedded, url, platform, service, app, closing)
+
+
+def _listen(port: int | None) -> socket.socket:
+    """A listening socket on loopback: the port asked for, else the usual one or a free one."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", DEFAULT_PORT if port is None else port))
+    except OSError as error:
+        if port is not None:
+            raise LauncherError(
+                "port_in_use",
+                f"port {port} on 127.0.0.1 cannot be used: {error.strerror}",
+                "choose another with --port, or --port 0 for any free one",
+            ) from error
+        listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+def _seed(platform: Platform, data: DataDir) -> None:
+    """What a new platform needs: something on sale, and its operator's key."""
+    known = False
+    if data.operator_key.exists():
+        key = data.operator_key.read_text().strip()
+        with platform.store.transaction() as tx:
+            known = bool(tx.dicts("key_by_hash", hash=access.hash_key(key)))
+    with platform.store.transaction() as tx:
+        if not tx.dicts("packages_on_sale"):
+            wallets.seed_packages(platform, tx)
+        if not known:
+            data.write_key(tenants.issue_key(platform, tx, None, None)["key"])
+
+
+def _revive(embedded: EmbeddedPostgres | None) -> None:
+    if embedded is not None:
+        embedded.start()
+
+
+def _measure(engine: LocalEngine) -> list[pool.Measured]:
+    """Calibrate, in the words of the pool."""
+    return [
+        pool.Measured(found.device, None, note=found.reason)
+        if isinstance(found, Uncalibrated)
+        else pool.Measured(
+            device=found.device,
+            gflops=found.gflops_median,
+            precision=found.precision,
+            method=found.method,
+            spread=found.spread,
+            samples=len(found.samples),
+        )
+        for found in engine.calibrate()
+    ]
+
+
+def _hooks(
+    engine: LocalEngine, ratings: Ratings, service: Service, closing: threading.Event
+) -> Hooks:
+    return Hooks(
+        closing=closing.is_set,
+        calibrate=ratings.calibrate,
+        read_log=engine.read_log,
+        outputs=engine.outputs,
+        open_output=engine.open_output,
+        healthy=lambda: {
+            "status": "ok",
+            "version": __version__,
+            "leading": service.leading.is_set(),
+        },
+    )
+
+
+class _Server(uvicorn.Server):
+    """Tells the streams that the process ends, so that they let it."""
+
+    def __init__(self, config: uvicorn.Config, closing: threading.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._closing.set()
+        super().handle_exit(sig, frame)
+
+
+def serve(running: Running, report: Report) -> None:
+    """Run the service and the API until the process is told to stop, then close everything."""
+    thread = threading.Thread(target=running.service.run, name="service", daemon=True)
+    thread.start()
+    config = uvicorn.Config(
+        running.app, log_config=None, access_log=False, timeout_graceful_shutdown=3
+    )
+    server = _Server(config, running.closing)
+    running.data.write_status(running.status)
+    report(f"dusuan answers at {running.address}")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal that ended it once more, for whoever had it before: nobody.
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run(sockets=[running.listener])
+    finally:
+        running.service.stop()
+        thread.join(timeout=10.0)
+        running.platform.store.close()
+        if running.database is not None:
+            running.database.stop()
+        running.data.status.unlink(missing_ok=True)
+        os.close(running.lock)
+
+
+def run_here(data: Path, port: int | None, database: str | None, report: Report) -> dict[str, Any]:
+    """Run a platform in this process until it is told to stop. Raises `LauncherError`."""
+    _configure_logs()
+    try:
+        running = assemble(data, port, database, report)
+    except DataDirProblem as problem:
+        raise LauncherError(problem.code, problem.text, problem.remedy) from problem
+    except EmbeddedPostgresError as error:
+        raise LauncherError("database_failed", str(error), error.next_step) from error
+    except SchemaTooNew as error:
+        remedy = "use the newer dusuan that wrote it"
+        raise LauncherError("data_dir_newer", str(error), remedy) from error
+    except (DatabaseUnreachable, OperationalError) as error:
+        text = f"the database does not answer: {str(error).strip()}"
+        raise LauncherError(
+            "database_unreachable", text, "check --database / DATABASE_URL"
+        ) from error
+    status = running.status
+    serve(running, report)
+    return status
+
+
+def _configure_logs() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
