@@ -76,47 +76,60 @@ os.execvp("sleep", ["sleep", sys.argv[1]])
 """
 
 
+def nap(number: int) -> str:
+    """Seconds that no other sleep on this host sleeps, so that one can be told from all others."""
+    return f"{100_000 + os.getpid()}.{number}"
+
+
 def daemon_script(seconds: str, then: str) -> Program:
     return script(f"python -c '{DAEMON}' {seconds}\n{then}\n")
 
 
 def test_a_daemon_does_not_outlive_its_job(local: LocalHarness) -> None:
-    end, _ = run(local, daemon_script("3011.7", "sleep 0.1; exit 4"))
+    end, _ = run(local, daemon_script(nap(11), "sleep 0.1; exit 4"))
     assert exit_of(end) == Exit(EndReason.EXIT, code=4)
-    assert running("sleep", "3011.7") == []
+    assert running("sleep", nap(11)) == []
 
 
 def test_the_whole_tree_dies_with_its_shepherd(local: LocalHarness) -> None:
     driver = Driver(local)
-    story = driver.started(driver.start(daemon_script("3012.7", "trap '' TERM HUP; sleep 3013.7")))
-    wait_for(lambda: running("sleep", "3012.7") and running("sleep", "3013.7"), "the tree")
+    story = driver.started(
+        driver.start(daemon_script(nap(12), f"trap '' TERM HUP; sleep {nap(13)}"))
+    )
+    wait_for(lambda: running("sleep", nap(12)) and running("sleep", nap(13)), "the tree")
     local.kill_shepherd(story.attempt_id)
+    # Before anyone looks: it is the keeper that clears up, and not the engine.
+    wait_for(lambda: not running("sleep", nap(12)) + running("sleep", nap(13)), "its death")
     assert driver.finished(story).lost
-    assert running("sleep", "3012.7") + running("sleep", "3013.7") == []
+    assert running("sleep", nap(12)) + running("sleep", nap(13)) == []
 
 
 def test_a_killed_keeper_ends_the_attempt_truthfully(local: LocalHarness) -> None:
     driver = Driver(local)
-    story = driver.started(driver.start(daemon_script("3014.7", "trap '' TERM HUP; sleep 3015.7")))
-    wait_for(lambda: running("sleep", "3014.7") and running("sleep", "3015.7"), "the tree")
+    story = driver.started(
+        driver.start(daemon_script(nap(14), f"trap '' TERM HUP; sleep {nap(15)}"))
+    )
+    wait_for(lambda: running("sleep", nap(14)) and running("sleep", nap(15)), "the tree")
     os.kill(keeper_pid(local, story.attempt_id), signal.SIGKILL)
     end = driver.finished(story).end
     assert (exit_of(end).reason, exit_of(end).code) == (EndReason.EXIT, None)
     assert "keeper" in exit_of(end).text
-    assert running("sleep", "3014.7") + running("sleep", "3015.7") == []
+    assert running("sleep", nap(14)) + running("sleep", nap(15)) == []
 
 
 def test_shepherd_and_keeper_killed_together_leave_nothing(local: LocalHarness) -> None:
     driver = Driver(local)
-    story = driver.started(driver.start(daemon_script("3016.7", "trap '' TERM HUP; sleep 3017.7")))
-    wait_for(lambda: running("sleep", "3016.7") and running("sleep", "3017.7"), "the tree")
+    story = driver.started(
+        driver.start(daemon_script(nap(16), f"trap '' TERM HUP; sleep {nap(17)}"))
+    )
+    wait_for(lambda: running("sleep", nap(16)) and running("sleep", nap(17)), "the tree")
     pids = [local.shepherd_pid(story.attempt_id), keeper_pid(local, story.attempt_id)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)  # so that neither can clear up after the other
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     assert driver.finished(story).lost
-    assert running("sleep", "3016.7") + running("sleep", "3017.7") == []
+    assert running("sleep", nap(16)) + running("sleep", nap(17)) == []
 
 
 def keeper_pid(local: LocalHarness, attempt_id: str) -> int:
@@ -143,13 +156,13 @@ def test_a_host_that_shuts_down_stops_its_jobs_in_order(local: LocalHarness) -> 
 
 
 def test_a_fork_bomb_is_cleared(local: LocalHarness) -> None:
-    bomb = script("for i in $(seq 60); do (while :; do sleep 3018.7 & wait; done) & done; wait")
+    bomb = script(f"for i in $(seq 60); do (while :; do sleep {nap(18)} & wait; done) & done; wait")
     driver = Driver(local)
     story = driver.started(driver.start(bomb))
-    wait_for(lambda: len(running("sleep", "3018.7")) >= 60, "the bomb")
+    wait_for(lambda: len(running("sleep", nap(18))) >= 60, "the bomb")
     local.engine.signal(story.attempt_id, Action.KILL)
     driver.finished(story)
-    assert running("sleep", "3018.7") == []
+    assert running("sleep", nap(18)) == []
 
 
 def test_every_process_of_a_command_gets_the_checkpoint_signal(local: LocalHarness) -> None:
