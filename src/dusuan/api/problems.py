@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from dusuan.app.context import Refused
@@ -101,8 +102,18 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     code, text, remedy = _BY_STATUS.get(error.status_code, ("http_error", str(error.detail), ""))
     words = text.format(path=request.url.path, method=request.method)
     answer = response(request.scope, error.status_code, Problem(code, words, remedy=remedy))
-    answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of the request's path; the router itself names those of one route only."""
+    found: set[str] = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            found |= {method.upper() for method in operations}
+    return found
 
 
 def _no_database(request: Request, error: Exception) -> JSONResponse:

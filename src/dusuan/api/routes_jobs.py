@@ -20,7 +20,7 @@ State = Literal["queued", "starting", "running", "stopping", "succeeded", "faile
 
 
 def _kind(body: Any) -> str:
-    named = body if isinstance(body, dict) else vars(body)
+    named = body.keys() if isinstance(body, dict) else getattr(body, "model_fields_set", ())
     return "quote" if "quote_id" in named else "file"
 
 
