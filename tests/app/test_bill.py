@@ -8,6 +8,7 @@ from tests.app.conftest import OPERATOR, Desk
 from dusuan.app import jobs, rounds, tenants
 from dusuan.app.context import Refused
 from dusuan.core.metering.journal import EndReason
+from dusuan.engines.base import StartOrder
 from dusuan.sim.engine import Behaviour, SimulatedEngine
 
 CHECKPOINT = {"signal": "SIGUSR1", "grace": "1s"}
@@ -323,3 +324,23 @@ def test_more_devices_than_there_are_and_unknown_ones_are_refused(desk: Desk) ->
         desk.submit("acme", resources={"origin": "domestic"})
     assert refused.value.problem.code == "no_such_device"
     assert OPERATOR.operator
+
+
+def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    poison = desk.submit("acme", Behaviour(run_ms=1_000))
+    other = desk.submit("acme", Behaviour(run_ms=1_000))
+    start = desk.platform.engine.start
+
+    def breaks(order: StartOrder) -> None:
+        if order.job_id == poison:
+            raise OSError("no space left on device")
+        start(order)
+
+    desk.platform.engine.start = breaks  # type: ignore[method-assign]
+    desk.run(3)
+    assert desk.state(other) == "succeeded"
+    assert (desk.state(poison), desk.show(poison)["stop_reason"]) == ("failed", "start_failed")
+    assert "OSError" in desk.show(poison)["attempts"][0]["text"]
+    assert desk.receipt(poison)["charge_fen"] == 0
+    desk.assert_clean()

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from dusuan.app import jobs, matching
 from dusuan.app.context import Platform
 from dusuan.core import units
@@ -27,6 +29,8 @@ from dusuan.store import ledger
 from dusuan.store.database import Tx, json
 from dusuan.store.ledger import Promise
 from dusuan.store.rows import Attempt, DeviceRow, Hold, Id, Job
+
+log = structlog.get_logger()
 
 LOST_ATTEMPTS_MAX = 3
 PROBE_TICK_MS = 200
@@ -361,10 +365,20 @@ def _start(platform: Platform, order: StartOrder) -> None:
     try:
         platform.engine.start(order)
     except StartFailed as failed:
-        with platform.store.transaction() as tx:
-            attempt = tx.one(Attempt, "attempt_lock", id=order.attempt_id)
-            if attempt is not None and attempt.state != "ended":
-                _end(tx, attempt, Exit(EndReason.START_FAILED, text=str(failed)), platform.now())
+        _start_failed(platform, order.attempt_id, str(failed))
+    except Exception as error:
+        # A bug in the engine, or a broken machine: this job must not stop everybody else's.
+        log.exception("engine_start_failed", attempt_id=order.attempt_id)
+        platform.engine.signal(order.attempt_id, Action.KILL)
+        text = f"the engine failed to start it: {type(error).__name__}; see the platform's log"
+        _start_failed(platform, order.attempt_id, text)
+
+
+def _start_failed(platform: Platform, attempt_id: str, text: str) -> None:
+    with platform.store.transaction() as tx:
+        attempt = tx.one(Attempt, "attempt_lock", id=attempt_id)
+        if attempt is not None and attempt.state != "ended":
+            _end(tx, attempt, Exit(EndReason.START_FAILED, text=text), platform.now())
 
 
 # --- stop, lapse, recover --------------------------------------------------------------------

@@ -46,18 +46,18 @@ def _member(
         place.mkdir(parents=True, exist_ok=True)
     elif member.isreg():
         place.parent.mkdir(parents=True, exist_ok=True)
-        _copy(file, member, target, place)
+        _copy(file, member, place)
     else:
         raise StartFailed(f"the job's files hold a device or pipe: {member.name}")
 
 
-def _copy(file: tarfile.TarFile, member: tarfile.TarInfo, target: Path, place: Path) -> None:
-    # The tar module's own filter clears the bits that matter (set-user-id, world-writable).
-    safe = tarfile.data_filter(member, str(target))
+def _copy(file: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
     source = file.extractfile(member)
     if source is None:
         raise StartFailed(f"the job's files cannot be read: {member.name}")
-    mode = 0o644 if safe.mode is None else safe.mode
+    # No set-user-id, nothing that others may write, always readable by its owner. The tar
+    # module's own filter would do it too, but Python has it from 3.11.4 on only.
+    mode = member.mode & 0o755 | 0o600
     place.unlink(missing_ok=True)  # a later member of the same name replaces the earlier one
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(place, flags, mode), "wb") as copy:
