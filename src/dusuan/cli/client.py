@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from dusuan.cli.failures import Failure, from_problem
+from dusuan.cli.failures import USAGE, Failure, from_problem
 
 Document = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -37,17 +37,13 @@ class Client:
     def __init__(self, url: str, key: str, new_key: Callable[[], str]) -> None:
         self.url = url
         self._new_key = new_key
-        try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers={"Authorization": f"Bearer {key}"},
-                timeout=TIMEOUT,
-                # A proxy for the outside world cannot reach this machine's loopback.
-                trust_env=httpx.URL(url).host not in _LOOPBACK,
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            text = f"the platform's address or key cannot be used: {error}"
-            raise Failure("bad_address", text, "check DUSUAN_URL and DUSUAN_API_KEY", 2) from None
+        self._http = httpx.Client(
+            base_url=_checked_url(url),
+            headers={"Authorization": f"Bearer {_checked_key(key)}"},
+            timeout=TIMEOUT,
+            # A proxy for the outside world cannot reach this machine's loopback.
+            trust_env=httpx.URL(url).host not in _LOOPBACK,
+        )
 
     def get(self, path: str, where: str | None = None, **params: Any) -> Document:
         """GET a JSON document; parameters that are None are left out."""
@@ -118,7 +114,7 @@ class Client:
             try:
                 return self._http.request(method, path, **arguments)
             except httpx.TransportError as error:
-                if not left or isinstance(error, httpx.UnsupportedProtocol):
+                if not left:
                     raise self.unreachable(error) from None
                 time.sleep(RETRY_AFTER_S)
         raise AssertionError("the last try either answers or raises")
@@ -139,11 +135,28 @@ class Client:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             text = f"the platform is not running: nothing answers at {self.url}"
             return Failure("not_running", text, "start it: dusuan up --detach")
-        if isinstance(error, httpx.UnsupportedProtocol):
-            text = f"{self.url!r} is no address of a platform"
-            return Failure("bad_address", text, "DUSUAN_URL is like http://127.0.0.1:7340", 2)
         text = f"the connection to {self.url} broke off: {error or type(error).__name__}"
         return Failure("connection_lost", text, "try again")
+
+
+def _checked_url(url: str) -> httpx.URL:
+    """`url`, when a platform can be there. Raises `Failure` otherwise."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        parsed = httpx.URL()
+    if parsed.scheme in ("http", "https") and parsed.host and "%" not in parsed.host:
+        return parsed
+    text = f"{url!r} is no address of a platform"
+    raise Failure("bad_address", text, "DUSUAN_URL is like http://127.0.0.1:7340", USAGE)
+
+
+def _checked_key(key: str) -> str:
+    """`key`, when it can be one. Raises `Failure` otherwise, without repeating it."""
+    if key and key.isascii() and key.isprintable() and " " not in key:
+        return key
+    text = "the API key holds characters that no key has"
+    raise Failure("bad_key", text, "check DUSUAN_API_KEY", USAGE)
 
 
 def _given(params: Mapping[str, Any]) -> Document:
