@@ -132,6 +132,13 @@ def test_a_grace_longer_than_the_lease_takes_half_of_it(driver: Driver) -> None:
     assert 600 <= end.held_ms <= 800
 
 
+def test_half_of_a_short_lease_is_for_the_job_and_half_for_saving(driver: Driver) -> None:
+    story = driver.start(SAVING, lease=Lease(1, 1_000), grace_ms=60_000)
+    end = driver.finished(story).end
+    assert end.exit == Exit(EndReason.LEASE, code=7)
+    assert 400 <= end.held_ms <= 1_000
+
+
 def test_a_renewed_lease_lets_the_job_go_on(driver: Driver) -> None:
     story = driver.started(driver.start(sleeps(1_500), lease=Lease(1, 900), grace_ms=200))
     driver.engine.set_lease(story.attempt_id, Lease(2, 3_600_000))
@@ -252,6 +259,15 @@ def test_starting_twice_is_one_start(driver: Driver) -> None:
     assert [record.kind for record in story.records].count(RecordKind.START) == 1
     assert story.end.exit == Exit(EndReason.EXIT, code=0)
     assert driver.engine.adopt() == []
+
+
+def test_starting_again_what_has_ended_is_no_start_whoever_has_the_device_now(
+    driver: Driver,
+) -> None:
+    driver.finished(driver.start(exits(0)))
+    driver.start(sleeps(60_000), attempt_id="attempt2", job_id="job2")
+    driver.start(exits(0))
+    assert driver.engine.adopt() == ["attempt2"]
 
 
 # -- faults --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from engine_harness import (
 
 from dusuan.core.metering.journal import EndReason, Exit, Record
 from dusuan.engines.base import Action, Device, Lease, StartFailed
-from dusuan.engines.local import LocalEngine, Settings
+from dusuan.engines.local import LocalEngine, Settings, lock
 from dusuan.engines.local.isolation import NOBODY, Isolation
 from dusuan.sim.engine import Behaviour
 
@@ -284,6 +284,35 @@ def test_an_attempt_whose_shepherd_never_came_up_is_lost(
     (local.root / "attempts" / "attempt1").mkdir()
     (news,) = local.engine.observe({"attempt1": 0})
     assert news.lost
+
+
+def test_a_shepherd_at_its_end_holds_no_device(make_local: Callable[..., LocalHarness]) -> None:
+    """Between its end record and its last breath another attempt may already start."""
+    local = make_local("process")
+    driver = Driver(local)
+    driver.finished(driver.start(exits(0)))
+    path = local.root / "attempts" / "attempt1" / "shepherd.lock"
+    wait_for(lambda: not lock.is_held(path), "the shepherd's last breath")
+    held = lock.take(path)
+    assert held is not None
+    local.restart()
+    assert local.engine.adopt() == []
+    again = driver.start(exits(0), attempt_id="attempt2", job_id="job2")
+    assert exit_of(driver.finished(again).end).code == 0
+    os.close(held)
+
+
+def test_an_older_lease_does_not_even_reach_the_file(
+    make_local: Callable[..., LocalHarness],
+) -> None:
+    """The shepherd may not have seen the newer one yet."""
+    local = make_local("process")
+    driver = Driver(local)
+    story = driver.started(driver.start(STUBBORN))
+    local.engine.set_lease(story.attempt_id, Lease(5, 7_000_000))
+    local.engine.set_lease(story.attempt_id, Lease(4, 1_000))
+    lease = json.loads((local.root / "attempts" / "attempt1" / "lease.json").read_text())
+    assert lease == {"seq": 5, "held_ms_max": 7_000_000}
 
 
 def test_a_start_returns_before_the_job_runs(local: LocalHarness) -> None:

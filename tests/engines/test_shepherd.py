@@ -243,6 +243,15 @@ def test_a_report_is_read_as_it_grows_and_as_it_is_replaced(tmp_path: Path) -> N
     assert report.flop == 3
 
 
+def test_a_report_is_not_read_through_a_link(tmp_path: Path) -> None:
+    """A job without a sandbox could point it at what only the service may read."""
+    (tmp_path / "secret").write_text('{"flop": 7}\n')
+    (tmp_path / "report").symlink_to("secret")
+    report = Report(str(tmp_path / "report"))
+    report.poll()
+    assert report.flop is None
+
+
 def test_of_a_flood_the_end_is_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "report"
     path.write_text('{"flop": 1, "x": "%s"}\n' % ("y" * 1_000) * 30_000 + '{"flop": 2}\n')
