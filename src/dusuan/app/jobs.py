@@ -260,29 +260,32 @@ def lapse_wallet(platform: Platform, tx: Tx, wallet: int, balances: Balances) ->
         ledger.write_lot_uses(tx, transfer_id, [(None, use) for use in uses])
 
 
-def shortage_wait(tx: Tx, account: Account, shortage: Shortage) -> Wait:
-    """Why a hold could not be opened, as the reason a job waits."""
-    row = tx.all(LedgerAccount, "balances_read", ids=[shortage.account])[0]
+def shortage_wait(path: str, account: Account, shortage: Shortage) -> Wait:
+    """Why a hold could not be opened, as the reason a job waits.
+
+    `path` is that of the ledger account which lacks.
+    """
     data = {
         "needs_gflop": shortage.wanted_gflop,
         "available_gflop": shortage.available_gflop,
-        "ledger_account": row.path,
+        "ledger_account": path,
     }
     needs = units.degrees_text(shortage.wanted_gflop)
     has = units.degrees_text(shortage.available_gflop)
     if shortage.account == account.wallet_id:
-        owner = row.path.removesuffix(":wallet")
+        owner = path.removesuffix(":wallet")
         text = f"{owner} has {has} degrees left to set aside; the first slice needs {needs}"
         remedy = f"top up: dusuan package buy NAME --account {owner}"
         return Wait(WaitCode.BALANCE, text, remedy, data)
-    owner = row.path.removesuffix(":spend")
+    owner = path.removesuffix(":spend")
     text = f"the budget of {owner} has {has} degrees left; the first slice needs {needs}"
     remedy = f"raise it: dusuan account budget {owner} --degrees N"
     return Wait(WaitCode.BUDGET, text, remedy, data)
 
 
 def _insufficient(tx: Tx, account: Account, shortage: Shortage) -> Refused:
-    wait = shortage_wait(tx, account, shortage)
+    row = tx.all(LedgerAccount, "balances_read", ids=[shortage.account])[0]
+    wait = shortage_wait(row.path, account, shortage)
     return refuse("insufficient", f"{wait.code.value}_too_small", wait.text, wait.remedy)
 
 

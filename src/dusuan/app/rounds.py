@@ -18,7 +18,8 @@ from dusuan.app import jobs, matching
 from dusuan.app.context import Platform
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
-from dusuan.core.ledger.tick import Claim, Outcome, due, tick
+from dusuan.core.ledger.holds import open_hold
+from dusuan.core.ledger.tick import Claim, Outcome, due, first_slice, tick
 from dusuan.core.metering.journal import EndReason, Exit, Record
 from dusuan.core.metering.usage import Meter, fold
 from dusuan.core.scheduling.model import Cluster, DeviceSlot, Plan, QueuedJob, Request, Start, Wait
@@ -28,7 +29,17 @@ from dusuan.engines.base import Action, Lease, Observation, StartFailed, StartOr
 from dusuan.store import ledger
 from dusuan.store.database import Tx, json
 from dusuan.store.ledger import Promise
-from dusuan.store.rows import Attempt, DeviceRow, Hold, Id, Job
+from dusuan.store.rows import (
+    Account,
+    Attempt,
+    DeviceRow,
+    Hold,
+    Id,
+    Job,
+    LedgerAccount,
+    Name,
+    Queued,
+)
 
 log = structlog.get_logger()
 
@@ -211,15 +222,20 @@ def verdict(job: Job, last: Attempt, lost: int) -> tuple[str, str]:
 
 def run_schedule(platform: Platform) -> int:
     """One scheduling round: start what can start, give every other job its reason."""
-    now = platform.now()
-    with platform.store.transaction() as tx:
-        queued = tx.all(Job, "jobs_queued")
-        if not queued:
-            return 0
+    # 1. Load one snapshot of queue and pool.
+    with platform.store.snapshot() as tx:
+        queued = tx.all(Queued, "jobs_queued")
         devices = tx.all(DeviceRow, "devices")
-        blocked = _set_aside_missing(platform, tx, devices)
-        queue = [_queued(job, blocked.get(job.id)) for job in queued]
-        plan = schedule(_cluster(devices), queue, platform.policy, ledger.unix_ms(now))
+    if not queued:
+        return 0
+    # 2. Set aside the first slice of jobs that have none.
+    blocked = _set_aside_missing(platform, queued, devices)
+    # 3. Decide.
+    now = platform.now()
+    queue = [_queued(job, blocked.get(job.id)) for job in queued]
+    plan = schedule(_cluster(devices), queue, platform.policy, ledger.unix_ms(now))
+    # 4. Apply: the intent first, then the engine.
+    with platform.store.transaction() as tx:
         orders = _apply(platform, tx, plan, {j.id: j for j in queued}, devices, now)
     for order in orders:
         _start(platform, order)
@@ -243,24 +259,83 @@ def _cluster(devices: Sequence[DeviceRow]) -> Cluster:
     )
 
 
-def _queued(job: Job, blocked: Wait | None) -> QueuedJob:
+def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
     request = Request(job.count, job.kind, job.model)
     return QueuedJob(job.id, job.position, request, job.priority, blocked)
 
 
-def _set_aside_missing(platform: Platform, tx: Tx, devices: Sequence[DeviceRow]) -> dict[str, Wait]:
-    """Open the first hold of queued jobs that have none; the reason for those that cannot."""
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """A queued job that has no hold, who pays for it, and GFLOP a second once it runs."""
+
+    job: Queued
+    account: Account
+    gflop_per_s: int
+
+    @property
+    def ledger_accounts(self) -> list[int]:
+        return [self.account.wallet_id, *self.account.limit_ids]
+
+
+def _set_aside_missing(
+    platform: Platform, queued: Sequence[Queued], devices: Sequence[DeviceRow]
+) -> dict[str, Wait]:
+    """Open the first hold of queued jobs that have none; the reason for those that cannot.
+
+    Who cannot afford it is found without a lock, since most rounds change nothing for them.
+    """
+    without = [job for job in queued if not job.held]
+    if not without:
+        return {}
+    with platform.store.transaction() as tx:
+        needs = _needs(tx, without, devices)
+        blocked = _shortages(platform, tx, needs)
+    affordable = [need for need in needs if need.job.id not in blocked]
+    if affordable:
+        with platform.store.transaction() as tx:
+            blocked |= _open_holds(platform, tx, affordable)
+    return blocked
+
+
+def _needs(tx: Tx, without: Sequence[Queued], devices: Sequence[DeviceRow]) -> list[_Need]:
+    """Jobs without a rating are left out: the round itself says that they lack one."""
+    ids = sorted({job.account_id for job in without})
+    accounts = {account.id: account for account in tx.all(Account, "accounts_by_ids", ids=ids)}
+    ratings = {model: matching.rating_of(model, devices) for model in {j.model for j in without}}
+    rated = [(job, ratings[job.model]) for job in without]
+    return [_Need(job, accounts[job.account_id], r[0] * job.count) for job, r in rated if r]
+
+
+def _shortages(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
+    """Which of `needs`, served in order, would find too little; nothing is changed."""
+    ids = sorted({account for need in needs for account in need.ledger_accounts})
+    rows = {row.id: row for row in tx.all(LedgerAccount, "balances_read", ids=ids)}
+    balances = Balances({row.id: ledger.as_balance(row) for row in rows.values()})
     blocked: dict[str, Wait] = {}
-    for job in tx.all(Job, "jobs_without_hold"):
-        rating = matching.rating_of(job.model, devices)
-        if rating is None:
-            continue  # the round itself says that nothing has a rating
-        account = jobs.account_of(tx, job)
-        shortage = jobs.set_aside(
-            platform, tx, account, job.id, rating[0] * job.count, job.grace_ms
-        )
+    for need in needs:
+        account = need.account
+        wanted = first_slice(need.gflop_per_s, need.job.grace_ms, platform.slices)
+        shortage = open_hold(account.wallet_id, account.limit_ids, wanted, balances)
         if shortage is not None:
-            blocked[job.id] = jobs.shortage_wait(tx, account, shortage)
+            path = rows[shortage.account].path
+            blocked[need.job.id] = jobs.shortage_wait(path, account, shortage)
+    return blocked
+
+
+def _open_holds(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
+    """Open them for real: jobs are locked first (one may have been cancelled), then balances."""
+    locked = tx.all(Name, "jobs_lock_queued", ids=[need.job.id for need in needs])
+    still = {row.id for row in locked}
+    ledger.lock_balances(tx, (a for need in needs for a in need.ledger_accounts))
+    blocked: dict[str, Wait] = {}
+    for need in needs:
+        job, account = need.job, need.account
+        if job.id not in still:
+            continue
+        short = jobs.set_aside(platform, tx, account, job.id, need.gflop_per_s, job.grace_ms)
+        if short is not None:
+            row = tx.all(LedgerAccount, "balances_read", ids=[short.account])[0]
+            blocked[job.id] = jobs.shortage_wait(row.path, account, short)
     return blocked
 
 
@@ -268,7 +343,7 @@ def _apply(
     platform: Platform,
     tx: Tx,
     plan: Plan,
-    queued: dict[str, Job],
+    queued: dict[str, Queued],
     devices: Sequence[DeviceRow],
     now: datetime,
 ) -> list[StartOrder]:
@@ -279,15 +354,14 @@ def _apply(
         if job is not None and job.state == "queued" and job.cancelled_by is None:
             placed = [by_name[name] for name in start.devices]
             orders.append(_write_attempt(platform, tx, job, start, placed, devices, now))
-    tx.run(
-        "jobs_waiting",
-        jobs=list(plan.waits),
-        waiting=[json(_wait_view(wait, queued[job])) for job, wait in plan.waits.items()],
-    )
+    views = {name: _wait_view(wait, queued[name]) for name, wait in plan.waits.items()}
+    news = {name: view for name, view in views.items() if view != queued[name].waiting}
+    if news:
+        tx.run("jobs_waiting", jobs=list(news), waiting=[json(view) for view in news.values()])
     return orders
 
 
-def _wait_view(wait: Wait, job: Job) -> dict[str, Any]:
+def _wait_view(wait: Wait, job: Queued) -> dict[str, Any]:
     text = wait.text
     if job.stop_reason is not None:
         text = f"stopped before ({job.stop_reason}) and waits to go on: {text}"
@@ -391,8 +465,8 @@ def stop_cancelled(platform: Platform) -> int:
     for attempt in attempts:
         platform.engine.signal(attempt.id, Action.STOP)
         with platform.store.transaction() as tx:
-            tx.run("attempt_stop_asked", id=attempt.id, why="cancelled")
-            tx.run("job_state", id=attempt.job_id, state="stopping")
+            if tx.run("attempt_stop_asked", id=attempt.id, why="cancelled"):
+                tx.run("job_state", id=attempt.job_id, state="stopping")
     return len(attempts)
 
 

@@ -192,6 +192,23 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """What a scheduling round reads of a job that waits. `held`: its first slice is set aside."""
+
+    id: str
+    position: int
+    account_id: str
+    kind: str | None
+    model: str | None
+    count: int
+    priority: int
+    grace_ms: int
+    stop_reason: str | None
+    waiting: Mapping[str, Any] | None
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One run of a job. `meter` is the fold of its journal; `settled`: nothing more is to post."""
 
@@ -242,6 +259,13 @@ class Id:
     """A single integer id."""
 
     id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A single id that is text."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ WHERE j.id = %(id)s
 
 -- name: job_lock
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
-WHERE j.id = %(id)s FOR UPDATE OF j
+WHERE j.id = %(id)s FOR NO KEY UPDATE OF j
 
 -- name: jobs_list
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
@@ -81,8 +81,15 @@ WHERE (%(accounts)s::text[] IS NULL OR j.account_id = ANY(%(accounts)s))
 ORDER BY j.position DESC LIMIT %(limit)s
 
 -- name: jobs_queued
-SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
-WHERE j.state = 'queued' ORDER BY j.position
+-- What a round reads of every job that waits: never its spec.
+SELECT j.id, j.position, j.account_id, j.kind, j.model, j.count, j.priority, j.grace_ms,
+       j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held
+FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL
+WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
+
+-- name: jobs_lock_queued
+-- Jobs are locked before balances, here as by whoever cancels one.
+SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE
 
 -- name: job_state
 UPDATE job SET state = %(state)s, waiting = NULL WHERE id = %(id)s
@@ -134,7 +141,7 @@ SELECT 1 AS id FROM attempt WHERE state <> 'ended'
 SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number
 
 -- name: attempt_lock
-SELECT * FROM attempt WHERE id = %(id)s FOR UPDATE
+SELECT * FROM attempt WHERE id = %(id)s FOR NO KEY UPDATE
 
 -- name: attempt_observed
 UPDATE attempt SET cursor = %(cursor)s, held_ms = %(held_ms)s, meter = %(meter)s,
@@ -147,13 +154,7 @@ UPDATE attempt SET state = 'ended', end_reason = %(end_reason)s, exit_code = %(e
 WHERE id = %(id)s
 
 -- name: attempt_stop_asked
-UPDATE attempt SET stop_asked = %(why)s, state = 'stopping' WHERE id = %(id)s
-
--- name: jobs_without_hold
-SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
-WHERE j.state = 'queued' AND NOT EXISTS (
-    SELECT FROM hold h WHERE h.job_id = j.id AND h.resolved_at IS NULL)
-ORDER BY j.priority DESC, j.position
+UPDATE attempt SET stop_asked = %(why)s, state = 'stopping' WHERE id = %(id)s AND state <> 'ended'
 
 -- name: attempts_to_stop
 -- Attempts of cancelled jobs that have not been told yet.

@@ -2,9 +2,11 @@
 -- change, whatever the number of jobs.
 
 -- name: balances_lock
--- Rows are locked in the order of their ids, so that two transactions never wait for each other.
+-- Rows are locked in the order of their ids, customers' before the centre's own, so that two
+-- transactions never wait for each other. NO KEY: an entry's reference to its account takes a share
+-- of the row, and two writers that hold one each could never upgrade it.
 SELECT id, path, unit, posted_dr, posted_cr, pending_dr, floor FROM ledger_account
-WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
 
 -- name: balances_read
 SELECT id, path, unit, posted_dr, posted_cr, pending_dr, floor FROM ledger_account
@@ -33,7 +35,7 @@ INSERT INTO entry (transfer_id, account_id, dr, cr)
 SELECT %(transfer_id)s, * FROM unnest(%(ids)s::bigint[], %(dr)s::numeric[], %(cr)s::numeric[])
 
 -- name: lots_of_wallets
--- With FOR UPDATE only in spirit: a lot is changed only by who holds its wallet's row.
+-- Not locked: a lot is changed only by who holds its wallet's row.
 SELECT id, wallet_id, package_id, kind, initial_gflop, remaining_gflop, paid_fen, spent_fen,
        priority, granted, created_at, expires_at
 FROM lot WHERE wallet_id = ANY(%(wallets)s) AND remaining_gflop > 0

@@ -24,6 +24,9 @@ SELECT * FROM account WHERE path = %(path)s
 -- name: account_by_id
 SELECT * FROM account WHERE id = %(id)s
 
+-- name: accounts_by_ids
+SELECT * FROM account WHERE id = ANY(%(ids)s)
+
 -- name: accounts_of_org
 SELECT * FROM account WHERE %(org_id)s::text IS NULL OR org_id = %(org_id)s ORDER BY path
 
