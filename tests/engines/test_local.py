@@ -31,7 +31,7 @@ from engine_harness import (
 from dusuan.core.metering.journal import EndReason, Exit, Record
 from dusuan.engines.base import Action, Device, Lease, StartFailed
 from dusuan.engines.local import LocalEngine, Settings, lock
-from dusuan.engines.local.isolation import NOBODY, Isolation
+from dusuan.engines.local.isolation import JOB_USER, Isolation
 from dusuan.sim.engine import Behaviour
 
 NOTHING = Behaviour()
@@ -605,9 +605,9 @@ def test_a_sandboxed_job_is_never_root(boxed: LocalHarness) -> None:
         "print([l for l in open('/proc/self/status') if l[:6] in ('CapEff', 'CapPrm', 'CapInh')])"
     )
     _, log = run(boxed, argv=("python", "-c", f"{code}; {status}"))
-    assert log.startswith("(65534, 65534, 65534) (65534, 65534, 65534) []")
+    assert log.startswith("(60987, 60987, 60987) (60987, 60987, 60987) []")
     assert log.count("0000000000000000") == 3
-    assert "nobody" in boxed.engine.capabilities().isolation
+    assert "unprivileged user" in boxed.engine.capabilities().isolation
 
 
 def test_the_interpreter_and_its_packages_are_there(boxed: LocalHarness) -> None:
@@ -626,12 +626,12 @@ def test_plain_processes_of_root_become_nobody_where_nobody_can_go(
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         local = make_local("process", Path(name) / "engine")
-        local.engine._isolation = Isolation(None, NOBODY, "")
+        local.engine._isolation = Isolation(None, JOB_USER, "")
         for folder in (local.root, local.root / "jobs"):
             folder.chmod(0o711)
         text = "id -u; id -G; echo x > $DUSUAN_OUTPUT_DIR/x; echo '{\"flop\": 1}' >> $DUSUAN_REPORT"
         end, log = run(local, script(text))
-        assert log.split() == ["65534", "65534"]
+        assert log.split() == ["60987", "60987"]
         assert exit_of(end).code == 0
         assert end.flop == 1
         assert local.engine.outputs("job1") == [("x", 2)]

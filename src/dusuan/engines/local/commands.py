@@ -81,6 +81,8 @@ def job_env(
         "LANG": "C.UTF-8",
         "HOME": seen.work,
         "TMPDIR": seen.scratch,
+        "USER": "job",  # the uid has no name of its own on this host, and programs ask
+        "LOGNAME": "job",
         "PYTHONUNBUFFERED": "1",  # a log that is watched live, and whole after a kill
     }
     told = {

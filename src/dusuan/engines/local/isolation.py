@@ -12,7 +12,9 @@ from pathlib import Path
 
 from dusuan.engines.local.sandbox import SYSTEM_FOLDERS, Host, sandbox_argv
 
-NOBODY = (65534, 65534)
+# Uid and gid of jobs when the platform runs as root: of a range that Debian hands out by hand only.
+# Not `nobody`, who owns the embedded database's files (decision 0001).
+JOB_USER = (60987, 60987)
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROBE_S = 20
 
@@ -76,7 +78,8 @@ def interpreter() -> Path:
 
 def probe(host: Host) -> str:
     """Really run something in the sandbox; why it does not work, or an empty string."""
-    code = "import os; os.setgid(65534); os.setuid(65534)" if host.as_root else "pass"
+    uid, gid = JOB_USER
+    code = f"import os; os.setgid({gid}); os.setuid({uid})" if host.as_root else "pass"
     argv = sandbox_argv(host, [], [], network=False)
     argv += [str(interpreter()), "-I", "-S", "-c", f"{code}; print('works')"]
     try:
@@ -91,21 +94,23 @@ def probe(host: Host) -> str:
 
 
 def _in_sandbox(host: Host) -> Isolation:
-    who = "the unprivileged user nobody" if host.as_root else "the platform's user, without rights"
+    who = (
+        "an unprivileged user of its own" if host.as_root else "the platform's user, without rights"
+    )
     sentence = (
         "bubblewrap sandbox: own process, IPC and mount namespaces, read-only system, private "
         "/tmp, other jobs and the platform's data not visible, no network unless asked for, "
         f"as {who}"
     )
-    return Isolation(host, NOBODY if host.as_root else None, sentence)
+    return Isolation(host, JOB_USER if host.as_root else None, sentence)
 
 
 def _as_processes(jobs: Path) -> Isolation:
     shared = "plain processes with resource limits; files, processes and network are shared"
     if os.geteuid() != 0:
         return Isolation(None, None, f"{shared}; jobs run as the platform's own user")
-    if _reachable_by_nobody(jobs):
-        return Isolation(None, NOBODY, f"{shared}; jobs run as the unprivileged user nobody")
+    if _reachable_by_jobs(jobs):
+        return Isolation(None, JOB_USER, f"{shared}; jobs run as an unprivileged user")
     return Isolation(
         None,
         None,
@@ -114,11 +119,11 @@ def _as_processes(jobs: Path) -> Isolation:
     )
 
 
-def _reachable_by_nobody(jobs: Path) -> bool:
+def _reachable_by_jobs(jobs: Path) -> bool:
     """Whether an unprivileged job could run Python and enter its work folder."""
     python = Path(sys.prefix) / "bin" / "python"
     code = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"
-    uid, gid = NOBODY
+    uid, gid = JOB_USER
     try:
         done = subprocess.run(
             [str(python), "-I", "-c", code, str(jobs)],
