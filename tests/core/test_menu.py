@@ -142,3 +142,11 @@ def test_more_steps_never_cost_less(steps: float, more: float, count: int) -> No
     assert many.held_gflop_p50 >= few.held_gflop_p50
     assert many.price_fen_max >= few.price_fen_max
     assert many.finish_p90_s >= few.finish_p90_s
+
+
+@pytest.mark.parametrize("least", [1e-320, 1e-300, 1e-9])
+def test_a_pace_that_never_ends_is_left_out_with_the_reason(least: float) -> None:
+    crawling = tuple((0.2 * i, least * i) for i in range(1, 9))
+    menu = build([measured(1, 10.0, marks=crawling)], 1e6, PRICE, "standard", "s")
+    assert not menu.plans
+    assert "ten years" in menu.excluded[0].reason or "too little" in menu.excluded[0].reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,3 +175,22 @@ def test_any_round_is_fair_whole_and_explained(
         if wait.code is WaitCode.ORDER:
             ahead = next(j for j in queue if j.job_id == wait.data["behind"][0])
             assert (-ahead.priority, ahead.order) < (-waiting.priority, waiting.order)
+
+
+def test_a_job_that_yields_goes_first_but_holds_back_nobody() -> None:
+    probe = replace(job("probe", 2, 1, priority=9), yields=True)
+    plan = decide(pool("a:cpu:x:3", held=2), probe, job("small", 1, 2))
+    assert started(plan) == {"small": ("a/cpu:2",)}
+    assert plan.waits["probe"].code is WaitCode.CAPACITY
+    assert started(decide(pool("a:cpu:x:2"), probe, job("small", 1, 2))).keys() == {"probe"}
+
+
+def test_a_reason_names_no_job_of_another_owner() -> None:
+    big, small = (
+        replace(job("big", 2, 1), owner="bolt"),
+        replace(job("small", 1, 2), owner="acme"),
+    )
+    wait = decide(pool("a:cpu:x:3", held=2), big, small).waits["small"]
+    assert wait.code is WaitCode.ORDER
+    assert "big" not in f"{wait.text} {wait.remedy}"
+    assert (wait.data["behind"], wait.data["behind_others"]) == ([], 1)

@@ -306,17 +306,22 @@ def cancel(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, A
     A job that has ended stays as it is.
     """
     job_for(tx, actor, job_id, Need.SUBMIT)
+    withdraw(platform, tx, job_id, actor.member_id or "operator")
+    tx.wake()
+    return show(tx, actor, job_id)
+
+
+def withdraw(platform: Platform, tx: Tx, job_id: str, by: str) -> None:
+    """Note that `by` wants the job stopped; one that queues ends here, its hold released."""
     job = tx.one(Job, "job_lock", id=job_id)
     if job is None:
         raise no_job(job_id)
-    tx.run("job_cancel", id=job_id, by=actor.member_id or "operator")
+    tx.run("job_cancel", id=job_id, by=by)
     if job.state == "queued":
         void(tx, platform, job_id)
         tx.run(
             "job_finish", id=job_id, state="cancelled", stop_reason="cancelled", now=platform.now()
         )
-    tx.wake()
-    return show(tx, actor, job_id)
 
 
 def show(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:

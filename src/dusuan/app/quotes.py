@@ -7,18 +7,28 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import structlog
+
 from dusuan.app import jobs, matching
 from dusuan.app.access import Actor, Need, account_for
 from dusuan.app.context import Platform
 from dusuan.core import units
 from dusuan.core.ledger.tick import first_slice
-from dusuan.core.planning.menu import Measurement, Plan, Price, build, choose, price_fen
+from dusuan.core.planning.menu import Excluded, Measurement, Plan, Price, build, choose, price_fen
 from dusuan.core.scheduling.model import Request
 from dusuan.core.workload.document import from_document, to_document
 from dusuan.core.workload.jobspec import Goal, JobSpec, Problem
 from dusuan.store.database import Tx, json
 from dusuan.store.ledger import in_burn_order
-from dusuan.store.rows import Account, Attempt, DeviceRow, Job, LotRow, PackageRow, Quote
+from dusuan.store.rows import Account, Attempt, DeviceRow, Job, LotRow, Name, PackageRow, Quote
+
+log = structlog.get_logger()
+
+_BROKEN = {
+    "code": "quote_failed",
+    "text": "what the probes reported could not be turned into a menu",
+    "remedy": "check the progress that the job reports; if it is right, tell the operator",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ def _insert(
 def _probe(
     platform: Platform, tx: Tx, actor: Actor, asked: _Asked, devices: list[DeviceRow]
 ) -> None:
-    """One short job per count. They run one after the other, ahead of the queue."""
+    """One short job per count, ahead of the queue where devices are free; they hold back nobody."""
     for count in asked.counts:
         order = jobs.Order(
             replace(asked.spec, checkpoint=None, name=f"probe of {asked.spec.name}"),
@@ -162,37 +172,73 @@ def price_for(tx: Tx, account: Account) -> Price:
 
 
 def finish_probed(platform: Platform) -> int:
-    """Turn probes that have all ended into menus; how many quotes became ready or failed."""
+    """Turn probes that have all ended into menus; how many quotes became ready or failed.
+
+    Probes that found no devices while their quote was valid are given up first.
+    """
+    with platform.store.transaction() as tx:
+        overdue = tx.all(Name, "probes_overdue", now=platform.now())
+    for probe in overdue:
+        with platform.store.transaction() as tx:
+            jobs.withdraw(platform, tx, probe.id, "quote expired")
     with platform.store.transaction() as tx:
         ready = tx.all(Quote, "quotes_probed")
-        for quote in ready:
-            _finish(platform, tx, quote)
+    for quote in ready:
+        _finish(platform, quote)
     return len(ready)
 
 
-def _finish(platform: Platform, tx: Tx, quote: Quote) -> None:
-    probes = tx.all(Job, "probes_of", quote_id=quote.id)
-    attempts = [(p, a) for p in probes for a in tx.all(Attempt, "attempts_of_job", job_id=p.id)]
+def _finish(platform: Platform, quote: Quote) -> None:
+    """Write what became of a quote, whatever its job reported: one must not hold up the others."""
+    try:
+        with platform.store.transaction() as tx:
+            menu, problem = _menu(platform, tx, quote)
+    except Exception:
+        log.exception("quote_failed", quote_id=quote.id)
+        menu, problem = None, _BROKEN
+    with platform.store.transaction() as tx:
+        tx.run(
+            "quote_finish",
+            id=quote.id,
+            state="failed" if menu is None else "ready",
+            menu=None if menu is None else json(menu),
+            problem=None if problem is None else json(problem),
+            expires_at=platform.now() + timedelta(seconds=platform.limits.quote_valid_s),
+        )
+
+
+def _menu(
+    platform: Platform, tx: Tx, quote: Quote
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The menu of a quote whose probes have ended, or the problem that there is none."""
+    probes = [
+        (job, tx.one(Attempt, "attempts_of_job", job_id=job.id))
+        for job in tx.all(Job, "probes_of", quote_id=quote.id)
+    ]
+    ran = [(job, attempt) for job, attempt in probes if attempt is not None]
     account = tx.one(Account, "account_by_id", id=quote.account_id)
     spec = from_document(quote.spec)
     if account is None or spec.workload.steps is None:
         raise RuntimeError(f"{quote.id} was probed without an account or steps")
-    measured = [_measurement(job, attempt) for job, attempt in attempts]
-    menu = build(
-        measured, spec.workload.steps, price_for(tx, account), spec.goal.tier, platform.site
-    )
+    price = price_for(tx, account)
+    measured = [_measurement(job, attempt) for job, attempt in ran]
+    menu = build(measured, spec.workload.steps, price, spec.goal.tier, platform.site)
     if not menu.plans:
-        problem = _why_nothing(attempts)
-        tx.run("quote_finish", id=quote.id, state="failed", menu=None, problem=json(problem))
-        return
+        return None, _why_nothing(probes)
+    waited = [job for job, attempt in probes if attempt is None]
     document = {
         "plans": [plan_view(p) for p in menu.plans],
-        "excluded": [asdict(e) for e in menu.excluded],
-        "probe_held_gflop": sum(units.held_gflop(a.rating_gflops, a.held_ms) for _, a in attempts),
+        "excluded": [asdict(e) for e in menu.excluded] + [_never_ran(job) for job in waited],
+        "probe_held_gflop": sum(units.held_gflop(a.rating_gflops, a.held_ms) for _, a in ran),
         "notes": ["energy and carbon are not known: no power meter on these devices"],
         **_chosen(menu.plans, spec.goal),
     }
-    tx.run("quote_finish", id=quote.id, state="ready", menu=json(document), problem=None)
+    return document, None
+
+
+def _never_ran(probe: Job) -> dict[str, Any]:
+    reason = "its probe did not start: such devices were not free in time, or it was cancelled"
+    return asdict(Excluded(probe.model or "any", probe.count, reason))
 
 
 def _measurement(job: Job, attempt: Attempt) -> Measurement:
@@ -200,20 +246,23 @@ def _measurement(job: Job, attempt: Attempt) -> Measurement:
     return Measurement(attempt.model, attempt.kind, job.count, attempt.rating_gflops, marks)
 
 
-def _why_nothing(attempts: Sequence[tuple[Job, Attempt]]) -> dict[str, Any]:
-    ended = "; ".join(
-        f"on {job.count}: ended by {a.end_reason}"
-        + ("" if a.exit_code is None else f", exit code {a.exit_code}")
-        + (f" ({a.end_text})" if a.end_text else "")
-        for job, a in attempts
-    )
+def _why_nothing(probes: Sequence[tuple[Job, Attempt | None]]) -> dict[str, Any]:
+    ended = "; ".join(f"on {job.count}: {_how_it_ended(attempt)}" for job, attempt in probes)
     return {
         "code": "no_progress",
         "text": f"the probe saw too little progress to measure ({ended})",
         "remedy": 'append lines such as {"progress": [done, total]} to $DUSUAN_REPORT, '
         "or remove workload.steps",
-        "probe_jobs": [job.id for job, _ in attempts],
+        "probe_jobs": [job.id for job, _ in probes],
     }
+
+
+def _how_it_ended(attempt: Attempt | None) -> str:
+    if attempt is None:
+        return "never started"
+    code = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
+    text = f" ({attempt.end_text})" if attempt.end_text else ""
+    return f"ended by {attempt.end_reason}{code}{text}"
 
 
 def _chosen(plans: Sequence[Plan], goal: Goal) -> dict[str, Any]:

@@ -261,7 +261,9 @@ def _cluster(devices: Sequence[DeviceRow]) -> Cluster:
 
 def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
     request = Request(job.count, job.kind, job.model)
-    return QueuedJob(job.id, job.position, request, job.priority, blocked)
+    return QueuedJob(
+        job.id, job.position, request, job.priority, blocked, job.probe, job.account_id
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,7 @@ class Queued:
     count: int
     priority: int
     grace_ms: int
+    probe: bool
     stop_reason: str | None
     waiting: Mapping[str, Any] | None
     held: bool

@@ -165,6 +165,7 @@ CREATE TABLE quote (
     created_at  timestamptz NOT NULL,
     expires_at  timestamptz NOT NULL
 );
+CREATE INDEX quote_probing ON quote (id) WHERE state = 'probing';
 
 CREATE TABLE job (
     id           text PRIMARY KEY,

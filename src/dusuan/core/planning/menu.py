@@ -89,10 +89,11 @@ class Throughput:
 
 
 MIN_MARKS = 4
+FINISH_S_MAX = 10 * 365 * 86_400.0
 
 
 def throughput(marks: Sequence[tuple[float, float]]) -> Throughput | None:
-    """Rates from progress marks, or None when fewer than four marks moved forward.
+    """Rates from progress marks, or None when too few marks moved forward to tell.
 
     The first mark that moved is the end of the lead (start-up, data loading): time before it
     counts once. The slow rate is the mean less 1.2816 standard errors of the rates between marks,
@@ -106,6 +107,8 @@ def throughput(marks: Sequence[tuple[float, float]]) -> Throughput | None:
         return None
     (first_s, first), (last_s, last) = moved[0], moved[-1]
     rate = (last - first) / (last_s - first_s)
+    if rate <= 0:  # steps so small that their rate is no number above zero
+        return None
     rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(moved)]
     deviation = math.sqrt(sum((r - rate) ** 2 for r in rates) / len(rates))
     slow = rate - 1.2816 * deviation / math.sqrt(len(rates))
@@ -127,6 +130,9 @@ def build(
         if seen is None:
             reason = "its probe reported too little progress to measure"
             excluded.append(Excluded(m.device, m.count, reason))
+        elif _finish_s(seen, steps)[1] > FINISH_S_MAX:
+            reason = "at the pace of its probe it would take more than ten years"
+            excluded.append(Excluded(m.device, m.count, reason))
         else:
             plans.append(_plan(m, seen, steps, price, tier, site))
     kept = pareto(plans)
@@ -140,8 +146,7 @@ def build(
 def _plan(
     m: Measurement, seen: Throughput, steps: float, price: Price, tier: str, site: str
 ) -> Plan:
-    p50_s = seen.lead_s + steps / seen.steps_per_s
-    p90_s = seen.lead_s * 1.2 + steps / seen.slow_steps_per_s
+    p50_s, p90_s = _finish_s(seen, steps)
     held = [units.held_gflop(m.rating_gflops, round(s * 1_000) * m.count) for s in (p50_s, p90_s)]
     fen = [price_fen(price, gflop) for gflop in held]
     return Plan(
@@ -158,6 +163,14 @@ def _plan(
         finish_p50_s=round(p50_s, 3),
         finish_p90_s=round(p90_s, 3),
         steps_per_s=seen.steps_per_s,
+    )
+
+
+def _finish_s(seen: Throughput, steps: float) -> tuple[float, float]:
+    """Seconds to the end of `steps`: the median, and what is met nine times out of ten."""
+    return (
+        seen.lead_s + steps / seen.steps_per_s,
+        seen.lead_s * 1.2 + steps / seen.slow_steps_per_s,
     )
 
 

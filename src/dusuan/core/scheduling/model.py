@@ -47,7 +47,8 @@ class QueuedJob:
     """A job that waits. `order` is the order of submission; a higher `priority` goes first.
 
     `blocked` is a reason from outside the pool (such as the balance) that keeps it from starting
-    whatever is free; such a job holds back nobody.
+    whatever is free; such a job holds back nobody. Nor does one that `yields`: it takes what is
+    free in its turn, and lets later jobs have what it cannot use. `owner` is who may read its id.
     """
 
     job_id: str
@@ -55,6 +56,8 @@ class QueuedJob:
     request: Request
     priority: int = 0
     blocked: Wait | None = None
+    yields: bool = False
+    owner: str = ""
 
 
 class WaitCode(StrEnum):

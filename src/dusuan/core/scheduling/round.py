@@ -1,7 +1,7 @@
 """One scheduling round: priority, then submission order; a gang starts whole or not at all.
 
 Strict order: a job that waits for devices holds back every later job that could use them, so
-nobody starves. A job that waits for something other than devices holds back nobody.
+nobody starves. A job that yields, or waits for something other than devices, holds back nobody.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Round:
     """The working state of one round: which devices are free, and who waits for which."""
 
     free: dict[str, DeviceSlot]
-    promised: dict[str, str] = field(default_factory=dict)  # device -> the job waiting for it
+    promised: dict[str, QueuedJob] = field(default_factory=dict)  # device -> who waits for it
     starts: list[Start] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
 
@@ -49,7 +49,8 @@ def schedule(cluster: Cluster, queue: Sequence[QueuedJob], policy: Policy, now_m
         devices = _place(job.request, state)
         if devices is None:
             state.waits[job.job_id] = _explain(job, cluster, state)
-            _promise(job, cluster, state)
+            if not job.yields:
+                _promise(job, cluster, state)
         else:
             state.starts.append(Start(job.job_id, devices))
             for device in devices:
@@ -95,7 +96,7 @@ def _promise(job: QueuedJob, cluster: Cluster, state: _Round) -> None:
     for names in _gangs(job.request, [d for d in cluster.devices if _usable(d)]).values():
         if len(names) >= job.request.count:
             for name in names:
-                state.promised.setdefault(name, job.job_id)
+                state.promised.setdefault(name, job)
 
 
 def _largest(request: Request, devices: Sequence[DeviceSlot]) -> int:
@@ -131,21 +132,22 @@ def _explain(job: QueuedJob, cluster: Cluster, state: _Round) -> Wait:
 
 
 def _passing(job: QueuedJob, state: _Round, data: dict[str, int]) -> Wait:
+    """What a running job or one before it will give way to. Other owners' jobs are not named."""
     request = job.request
     free = _largest(request, list(state.free.values()))
-    ahead = sorted(
-        {
-            state.promised[name]
-            for name, device in state.free.items()
-            if name in state.promised and matches(request, device)
-        }
-    )
+    ahead = {
+        state.promised[name].job_id: state.promised[name].owner
+        for name, device in state.free.items()
+        if name in state.promised and matches(request, device)
+    }
     if free >= request.count and ahead:
+        own = sorted(job_id for job_id, owner in ahead.items() if owner == job.owner)
+        first = own[0] if own else "another customer's job"
         return Wait(
             WaitCode.ORDER,
-            f"{free} such devices are free, but {ahead[0]} is before it and waits for them",
-            f"starts after {ahead[0]}, or with a higher priority",
-            {**data, "free": free, "behind": ahead},
+            f"{free} such devices are free, but {first} is before it and waits for them",
+            f"starts after {first}, or with a higher priority",
+            {**data, "free": free, "behind": own, "behind_others": len(ahead) - len(own)},
         )
     return Wait(
         WaitCode.CAPACITY,

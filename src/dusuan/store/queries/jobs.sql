@@ -51,7 +51,16 @@ SELECT * FROM quote q WHERE state = 'probing' AND NOT EXISTS (
         SELECT FROM attempt a WHERE a.job_id = j.id AND NOT a.settled)))
 
 -- name: quote_finish
-UPDATE quote SET state = %(state)s, menu = %(menu)s, problem = %(problem)s WHERE id = %(id)s
+UPDATE quote SET state = %(state)s, menu = %(menu)s, problem = %(problem)s,
+       expires_at = %(expires_at)s
+WHERE id = %(id)s AND state = 'probing'
+
+-- name: probes_overdue
+-- Probes that did not get their devices while their quote could wait for them.
+SELECT j.id FROM quote q JOIN job j ON j.quote_id = q.id AND j.probe
+WHERE q.state = 'probing' AND q.expires_at <= %(now)s
+  AND j.finished_at IS NULL AND j.cancelled_by IS NULL
+ORDER BY j.id
 
 -- name: probes_of
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
@@ -83,7 +92,7 @@ ORDER BY j.position DESC LIMIT %(limit)s
 -- name: jobs_queued
 -- What a round reads of every job that waits: never its spec.
 SELECT j.id, j.position, j.account_id, j.kind, j.model, j.count, j.priority, j.grace_ms,
-       j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held
+       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held
 FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL
 WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
 
