@@ -25,8 +25,9 @@ def resolve(resources: Resources, devices: Sequence[DeviceRow], count: int | Non
 
 
 def candidates(resources: Resources, devices: Sequence[DeviceRow]) -> list[DeviceRow]:
-    """The devices of the pool that a job may run on, in the order of the pool."""
-    return [d for d in devices if _fits(resources, d)]
+    """The devices of the pool that a job may run on: those in service and rated go first."""
+    fitting = [d for d in devices if _fits(resources, d)]
+    return sorted(fitting, key=lambda d: (d.state != "ready", d.gflops is None))
 
 
 def _fits(resources: Resources, device: DeviceRow) -> bool:

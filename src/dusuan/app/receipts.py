@@ -109,7 +109,7 @@ def meter(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
 
 def _balance_left_s(tx: Tx, wallet_id: int) -> float | None:
     """Seconds until everything that pays from this wallet has used it up; None when idle."""
-    running = [c for c, _ in ledger.load_claims(tx) if c.wallet == wallet_id and not c.ended]
+    running = [c for c, _ in ledger.load_claims(tx, wallet_id) if not c.ended]
     rate = sum(c.gflop_per_s for c in running)
     if not rate:
         return None

@@ -18,7 +18,7 @@ from dusuan.app.access import (
 )
 from dusuan.app.context import Platform, refuse
 from dusuan.store.database import Tx
-from dusuan.store.rows import Account, Id, Key, LedgerAccount, Member, Org
+from dusuan.store.rows import Account, Id, Key, LedgerAccount, Member, Org, Role
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -162,7 +162,7 @@ def add_member(
 ) -> dict[str, Any]:
     """Give the person `name` a `role` on the account `path` and all below it.
 
-    Only an owner (or the operator) may make owners.
+    Only an owner (or the operator) may make owners, or make an owner something else.
     """
     if role not in ROLES:
         raise refuse(
@@ -179,6 +179,8 @@ def add_member(
         now=platform.now(),
     )
     member = _member(tx, account.org_id, name)
+    if _is_owner(tx, member.id, account.id):
+        account_for(tx, actor, path, Need.BUY)
     tx.run("role_upsert", member_id=member.id, account_id=account.id, role=role)
     return {"id": member.id, "path": f"{path}:{name}", "name": name, "role": role}
 
@@ -188,6 +190,23 @@ def _member(tx: Tx, org_id: str, name: str) -> Member:
     if member is None:
         raise refuse("not_found", "no_member", f"there is no member {name!r}", "dusuan member add")
     return member
+
+
+def _is_owner(tx: Tx, member_id: str, account_id: str | None = None) -> bool:
+    """Whether the member owns the account; with None, whether it owns any."""
+    roles = tx.all(Role, "roles_of_member", member_id=member_id)
+    return any(r.role == "owner" and account_id in (None, r.account_id) for r in roles)
+
+
+def _may_act_for(tx: Tx, actor: Actor, member_id: str, root: str) -> None:
+    """Raise `Refused` unless `actor` may make or revoke keys of the member.
+
+    Everyone their own; who manages the organisation, everyone's; but only an owner an owner's,
+    since a key lends all rights of its member.
+    """
+    if member_id != actor.member_id:
+        need = Need.BUY if _is_owner(tx, member_id) else Need.MANAGE
+        account_for(tx, actor, root, need)
 
 
 def list_members(tx: Tx, actor: Actor, path: str) -> list[dict[str, Any]]:
@@ -209,12 +228,12 @@ def create_key(
 ) -> dict[str, Any]:
     """A new key for a member of `org`. The key is in this answer and nowhere else.
 
-    A member makes keys for itself, those who manage the organisation for everyone in it.
+    A member makes keys for itself, those who manage the organisation for everyone in it, and
+    only owners for owners.
     """
     root = _org_account(tx, actor, org)
     member = _member(tx, root.org_id, member_name)
-    if member.id != actor.member_id:
-        account_for(tx, actor, root.path, Need.MANAGE)
+    _may_act_for(tx, actor, member.id, root.path)
     if expires_at is not None and expires_at <= platform.now():
         raise refuse("invalid", "already_expired", "the key would be expired already")
     return issue_key(platform, tx, member.id, expires_at)
@@ -251,8 +270,8 @@ def revoke_key(platform: Platform, tx: Tx, actor: Actor, key_id: str) -> dict[st
     missing = refuse("not_found", "no_key", f"there is no key {key_id!r}")
     if key is None or (not actor.operator and key.org_id != actor.org_id):
         raise missing
-    if not actor.operator and key.member_id != actor.member_id:
+    if not actor.operator and key.member_id is not None:
         org = next(o for o in tx.all(Org, "org_list", org_id=actor.org_id))
-        account_for(tx, actor, org.name, Need.MANAGE)
+        _may_act_for(tx, actor, key.member_id, org.name)
     tx.run("key_revoke", id=key_id, now=platform.now())
     return {"id": key_id, "path": key_id, "revoked": True}

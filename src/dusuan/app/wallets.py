@@ -34,7 +34,9 @@ def create_package(
     now, package_id = platform.now(), platform.new_id("pkg")
     tx.run("package_withdraw", name=name, now=now)
     package = Package(package_id, name, gflop, price_fen, valid_days, priority)
-    _insert(platform, tx, package)
+    if not _insert(platform, tx, package):
+        text = f"the package {name!r} was put on sale by somebody else at the same moment"
+        raise refuse("conflict", "package_exists", text, "look at it: dusuan package list")
     return _package_view(package)
 
 
@@ -43,16 +45,20 @@ def seed_packages(platform: Platform, tx: Tx) -> None:
     _insert(platform, tx, DEMO_PACK)
 
 
-def _insert(platform: Platform, tx: Tx, package: Package) -> None:
-    tx.run(
-        "package_insert",
-        id=package.package_id,
-        name=package.name,
-        gflop=package.gflop,
-        price_fen=package.price_fen,
-        valid_days=package.valid_days,
-        priority=package.priority,
-        now=platform.now(),
+def _insert(platform: Platform, tx: Tx, package: Package) -> bool:
+    """Whether it is on sale now; not when one of its name is already."""
+    return (
+        tx.run(
+            "package_insert",
+            id=package.package_id,
+            name=package.name,
+            gflop=package.gflop,
+            price_fen=package.price_fen,
+            valid_days=package.valid_days,
+            priority=package.priority,
+            now=platform.now(),
+        )
+        > 0
     )
 
 

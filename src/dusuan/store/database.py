@@ -65,7 +65,12 @@ class Store:
     def __init__(self, url: str, *, min_size: int = 1, max_size: int = 16) -> None:
         self.url = url
         self._pool = ConnectionPool(
-            url, min_size=min_size, max_size=max_size, open=False, timeout=10.0
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            timeout=10.0,
+            check=ConnectionPool.check_connection,  # after a restart of the server none is usable
         )
 
     def open(self) -> None:

@@ -54,8 +54,11 @@ class _ClaimRow:
     lease_held_ms: int
 
 
-def load_claims(tx: Tx) -> list[tuple[Claim, Promise]]:
-    """Every attempt with something left to post, first started first, and its lease."""
+def load_claims(tx: Tx, wallet: int | None = None) -> list[tuple[Claim, Promise]]:
+    """Every attempt with something left to post, first started first, and its lease.
+
+    With `wallet` (a ledger account) only those that it pays for.
+    """
     return [
         (
             Claim(
@@ -75,7 +78,7 @@ def load_claims(tx: Tx) -> list[tuple[Claim, Promise]]:
             ),
             Promise(r.lease_seq, r.lease_held_ms),
         )
-        for r in tx.all(_ClaimRow, "claims")
+        for r in tx.all(_ClaimRow, "claims", wallet=wallet)
     ]
 
 

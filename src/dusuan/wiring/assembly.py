@@ -91,6 +91,7 @@ def assemble(data_dir: Path, port: int | None, database: str | None, report: Rep
     data = DataDir(data_dir.absolute())
     data.prepare()
     lock = data.lock()
+    data.status.unlink(missing_ok=True)  # of one that was killed: its process id may be another's
     listener = _listen(port)
     report("starting the database")
     embedded = None if database else EmbeddedPostgres(data.postgres)

@@ -15,12 +15,14 @@ GROUP BY l.id HAVING l.posted_dr <> coalesce(sum(e.dr), 0) OR l.posted_cr <> coa
 
 -- name: audit_ceilings_equal_usage
 -- A rollup counts what every account below it has spent.
-SELECT format('account %%s: counted %%s, usage says %%s', l.path, l.posted_dr, u.settled) AS subject
-FROM ledger_account l
-LEFT JOIN LATERAL (
-    SELECT coalesce(sum(u.settled_gflop), 0) AS settled
-    FROM usage u JOIN attempt a ON a.id = u.attempt_id WHERE l.id = ANY(a.limit_ids)) u ON true
-WHERE l.rollup AND (l.posted_dr <> u.settled OR l.posted_cr <> 0)
+SELECT format('account %%s: counted %%s, usage says %%s', l.path, l.posted_dr,
+              coalesce(s.settled, 0)) AS subject
+FROM ledger_account l LEFT JOIN (
+    SELECT unnest(a.limit_ids) AS account_id, sum(u.settled) AS settled
+    FROM attempt a JOIN (SELECT attempt_id, sum(settled_gflop) AS settled FROM usage GROUP BY 1) u
+         ON u.attempt_id = a.id
+    GROUP BY 1) s ON s.account_id = l.id
+WHERE l.rollup AND (l.posted_dr <> coalesce(s.settled, 0) OR l.posted_cr <> 0)
 
 -- name: audit_pending_equals_open_holds
 WITH open AS (
@@ -109,10 +111,13 @@ FROM attempt
 WHERE metered_ms > held_ms OR (settled AND (metered_ms <> held_ms OR state <> 'ended'))
 
 -- name: audit_devices_not_shared
-SELECT format('device %%s: attempts %%s and %%s at once', a.device, a.attempt_id, b.attempt_id)
+SELECT format('device %%s: attempt %%s began before others had given it back', device, attempt_id)
        AS subject
-FROM allocation a JOIN allocation b ON b.device = a.device AND b.attempt_id > a.attempt_id
-WHERE tstzrange(a.from_at, a.to_at) && tstzrange(b.from_at, b.to_at)
+FROM (SELECT device, attempt_id, from_at,
+             max(coalesce(to_at, 'infinity')) OVER (PARTITION BY device ORDER BY from_at, to_at
+                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others_to_at
+      FROM allocation WHERE to_at IS DISTINCT FROM from_at) a
+WHERE from_at < others_to_at
 
 -- name: audit_house
 -- The centre's own accounts say what the customers' records say.

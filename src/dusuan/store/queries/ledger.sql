@@ -99,14 +99,14 @@ FROM unnest(%(attempts)s::text[], %(metered_ms)s::bigint[], %(usage_seqs)s::inte
 WHERE a.id = d.id
 
 -- name: claims
--- Every attempt with something left to post, with its open hold, in the order in which scarce
--- balance is handed out: first started, first served.
+-- Every attempt (of one wallet, if named) with something left to post, with its open hold, in the
+-- order in which scarce balance is handed out: first started, first served.
 SELECT a.id AS attempt_id, a.job_id, h.seq AS hold_seq, h.reserved_gflop, a.wallet_id, a.limit_ids,
        a.rating_gflops, a.devices, j.grace_ms, a.usage_seq, a.metered_ms, a.held_ms,
        a.state = 'ended' AS ended, a.lease_seq, a.lease_held_ms
 FROM attempt a JOIN job j ON j.id = a.job_id
 JOIN hold h ON h.job_id = a.job_id AND h.resolved_at IS NULL
-WHERE NOT a.settled
+WHERE NOT a.settled AND (%(wallet)s::bigint IS NULL OR a.wallet_id = %(wallet)s)
 ORDER BY a.created_at, a.id
 
 -- name: uses_of_job
