@@ -118,7 +118,7 @@ class Desk:
     def sql(self, statement: str) -> list[Any]:
         """A hand on the database itself."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            cursor = connection.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 
 

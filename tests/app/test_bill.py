@@ -216,10 +216,10 @@ def test_a_start_that_never_reached_the_engine_is_made_up_for(desk: Desk) -> Non
     job = desk.submit("acme", Behaviour(run_ms=1_000))
     started = desk.platform.engine.start
     try:
-        desk.platform.engine.start = lambda _order: None  # type: ignore[method-assign]
+        desk.platform.engine.start = lambda _order: None
         rounds.run_schedule(desk.platform)  # committed, and then the service died
     finally:
-        desk.platform.engine.start = started  # type: ignore[method-assign]
+        desk.platform.engine.start = started
     assert desk.state(job) == "starting"
     rounds.recover(desk.platform)
     desk.run(3)
@@ -337,7 +337,7 @@ def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(desk: Desk) -
             raise OSError("no space left on device")
         start(order)
 
-    desk.platform.engine.start = breaks  # type: ignore[method-assign]
+    desk.platform.engine.start = breaks
     desk.run(3)
     assert desk.state(other) == "succeeded"
     assert (desk.state(poison), desk.show(poison)["stop_reason"]) == ("failed", "start_failed")

@@ -23,7 +23,7 @@ POLICY = SlicePolicy(slice_ms=60_000, least_ms=4_000, settle_ms=5_000, head_ms=3
 
 def lot(name: str = "lot", gflop: int = 1_000, **changes: object) -> Lot:
     plain = Lot(name, WALLET, gflop, gflop, gflop // 10, 0, 100, False, 0, None)
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def claim(**changes: object) -> Claim:
@@ -42,7 +42,7 @@ def claim(**changes: object) -> Claim:
         held_ms=5_000,
         ended=False,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def balances(posted: int, pending: int, spend_floor: int | None = None) -> Balances:

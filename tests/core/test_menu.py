@@ -31,7 +31,7 @@ def steady(
 
 
 def measured(count: int, steps_per_s: float, **changes: object) -> Measurement:
-    return replace(Measurement("Core", "cpu", count, 100, steady(steps_per_s)), **changes)  # type: ignore[arg-type]
+    return replace(Measurement("Core", "cpu", count, 100, steady(steps_per_s)), **changes)
 
 
 def plan(name: str, gflop: int, fen: int, p50: float, p90: float) -> Plan:

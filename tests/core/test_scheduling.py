@@ -29,7 +29,7 @@ def pool(*nodes: str, held: int = 0, **changes: bool) -> Cluster:
     for text in nodes:
         node, kind, model, count = text.split(":")
         slots += [
-            DeviceSlot(f"{node}/{kind}:{i}", node, kind, model, **changes)  # type: ignore[arg-type]
+            DeviceSlot(f"{node}/{kind}:{i}", node, kind, model, **changes)
             for i in range(int(count))
         ]
     taken = [

@@ -55,7 +55,7 @@ class Bench:
     def progress(self) -> list[tuple[int, int, int]]:
         """(step, total, FLOP) of every report of progress."""
         found = [(line["progress"], line["flop"]) for line in self.reports() if "progress" in line]
-        return [(*steps, flop) for steps, flop in found]  # type: ignore[misc]  # JSON is untyped
+        return [(*steps, flop) for steps, flop in found]  # JSON is untyped
 
     def wait_for_step(self, step: int) -> None:
         deadline_s = time.monotonic() + 60

@@ -65,16 +65,16 @@ def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
 def mutate(node: ast.AST, attribute: str, index: int | None) -> bool:
     """Change one place; False when there is nothing to change it to."""
     if attribute == "func":
-        node.func.id = "max" if node.func.id == "min" else "min"  # type: ignore[attr-defined]
+        node.func.id = "max" if node.func.id == "min" else "min"
         return True
-    old = getattr(node, attribute) if index is None else node.ops[index]  # type: ignore[attr-defined]
+    old = getattr(node, attribute) if index is None else node.ops[index]
     new = SWAPS.get(type(old))
     if new is None:
         return False
     if index is None:
         setattr(node, attribute, new())
     else:
-        node.ops[index] = new()  # type: ignore[attr-defined]
+        node.ops[index] = new()
     return True
 
 
@@ -85,7 +85,7 @@ def mutants(file: Path) -> Iterator[tuple[int, str]]:
         tree = ast.parse(source)
         node, attribute, index = list(sites(tree))[number]
         if mutate(node, attribute, index):
-            yield node.lineno, ast.unparse(tree)  # type: ignore[attr-defined]
+            yield node.lineno, ast.unparse(tree)
 
 
 def survives(copy: Path) -> bool:

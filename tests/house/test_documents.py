@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
+from dusuan.cli import build
 from dusuan.core.workload.jobfile import parse_job
 from dusuan.core.workload.jobspec import Parsed
+from dusuan.wiring import EmbeddedLauncher
 
 ROOT = Path(__file__).parents[2]
-CLI_MODULES = ("dusuan.cli", "dusuan.cli.main", "dusuan.cli.app")  # where `app` may be
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SAID = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?dusuan +(\S.*)$", re.MULTILINE)
@@ -62,15 +63,8 @@ def test_make_targets_exist(document: Path) -> None:
 
 
 def cli() -> Any:
-    """The root command, or a skip as long as there is none."""
-    for name in CLI_MODULES:
-        try:
-            app = getattr(importlib.import_module(name), "app", None)
-        except ModuleNotFoundError:
-            continue
-        if app is not None:
-            return importlib.import_module("typer.main").get_command(app)
-    pytest.skip("there is no command line yet")
+    """The root command."""
+    return typer.main.get_command(build(EmbeddedLauncher()))
 
 
 def commands_said(text: str) -> Iterator[list[str]]:
