@@ -7,7 +7,7 @@ a crash at any point.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
 from dusuan.core.ledger.holds import open_hold
 from dusuan.core.ledger.tick import Claim, Outcome, due, first_slice, tick
-from dusuan.core.metering.journal import EndReason, Exit, Record
+from dusuan.core.metering.journal import EndReason, Exit
 from dusuan.core.metering.usage import Meter, fold
 from dusuan.core.scheduling.model import Cluster, DeviceSlot, Plan, QueuedJob, Request, Start, Wait
 from dusuan.core.scheduling.round import schedule
@@ -37,6 +37,7 @@ from dusuan.store.rows import (
     Id,
     Job,
     LedgerAccount,
+    LiveCursor,
     Name,
     Queued,
 )
@@ -54,30 +55,43 @@ MARKS_MAX = 200
 def observe(platform: Platform) -> int:
     """Read the journals of live attempts; how many attempts had news."""
     with platform.store.transaction() as tx:
-        live = {a.id: a for a in tx.all(Attempt, "attempts_live")}
-    if not live:
+        cursors = {row.id: row.cursor for row in tx.all(LiveCursor, "cursors_live")}
+    if not cursors:
         return 0
-    news = platform.engine.observe({a.id: a.cursor for a in live.values()})
+    news = platform.engine.observe(cursors)
     for observation in news:
+        for problem in observation.problems:
+            log.warning("journal_damaged", attempt_id=observation.attempt_id, problem=problem)
+    if news:
         with platform.store.transaction() as tx:
-            _ingest(platform, tx, observation)
+            _ingest(platform, tx, {o.attempt_id: o for o in news})
     return len(news)
 
 
-def _ingest(platform: Platform, tx: Tx, observation: Observation) -> None:
-    """Fold one attempt's news into it. A repeat (an older cursor) changes nothing."""
-    attempt = tx.one(Attempt, "attempt_lock", id=observation.attempt_id)
-    if attempt is None or attempt.state == "ended":
-        return
+def _ingest(platform: Platform, tx: Tx, news: Mapping[str, Observation]) -> None:
+    """Fold the news into their attempts, all in a few statements. A repeat changes nothing."""
+    attempts = [a for a in tx.all(Attempt, "attempts_lock", ids=list(news)) if a.state != "ended"]
+    meters = {a.id: _advanced(a, news[a.id]) for a in attempts}
+    _write_meters(tx, attempts, meters, news)
+    started = [a.job_id for a in attempts if _has_started(a, meters[a.id])]
+    if started:
+        tx.run("jobs_running", ids=started)
+    for attempt in attempts:
+        ended = meters[attempt.id].exit
+        if ended is not None:
+            _end(tx, attempt, ended, platform.now())
+
+
+def _advanced(attempt: Attempt, observation: Observation) -> Meter:
     meter = fold(_meter(attempt), observation.records)
     if meter.exit is None and observation.lost:
         text = "the process beside the job, or its node, is gone"
         meter = replace(meter, exit=Exit(EndReason.LOST, text=text))
-    _write_meter(tx, attempt, meter, observation)
-    if meter.exit is not None:
-        _end(tx, attempt, meter.exit, platform.now())
-    elif attempt.state == "starting" and meter.started_wall_ms is not None:
-        tx.run("job_state", id=attempt.job_id, state="running")
+    return meter
+
+
+def _has_started(attempt: Attempt, meter: Meter) -> bool:
+    return attempt.state == "starting" and meter.started_wall_ms is not None
 
 
 def _meter(attempt: Attempt) -> Meter:
@@ -86,26 +100,39 @@ def _meter(attempt: Attempt) -> Meter:
     return Meter(**fields, progress=tuple(progress) if progress else None)
 
 
-def _write_meter(tx: Tx, attempt: Attempt, meter: Meter, observation: Observation) -> None:
-    started = meter.started_wall_ms
-    document = {k: v for k, v in asdict(meter).items() if k != "exit"}
-    document["marks"] = _marks(attempt, observation.records)
-    state = "running" if attempt.state == "starting" and started is not None else attempt.state
+def _write_meters(
+    tx: Tx,
+    attempts: Sequence[Attempt],
+    meters: Mapping[str, Meter],
+    news: Mapping[str, Observation],
+) -> None:
+    known = [(a, meters[a.id], news[a.id]) for a in attempts]
     tx.run(
-        "attempt_observed",
-        id=attempt.id,
-        cursor=max(observation.cursor, attempt.cursor),
-        held_ms=meter.held_ms,
-        meter=json(document),
-        state=state,
-        started_at=None if started is None else ledger.from_unix_ms(started),
+        "attempts_observed",
+        ids=[a.id for a, _, _ in known],
+        cursors=[max(o.cursor, a.cursor) for a, _, o in known],
+        held_ms=[m.held_ms for _, m, _ in known],
+        meters=[json(_meter_document(*each)) for each in known],
+        states=["running" if _has_started(a, m) else a.state for a, m, _ in known],
+        started_at=[_moment(m.started_wall_ms) for _, m, _ in known],
     )
 
 
-def _marks(attempt: Attempt, records: Iterable[Record]) -> list[list[float]]:
+def _meter_document(attempt: Attempt, meter: Meter, observation: Observation) -> dict[str, Any]:
+    document = {k: v for k, v in asdict(meter).items() if k != "exit"}
+    return {**document, "marks": _marks(attempt, observation)}
+
+
+def _moment(unix_ms: int | None) -> datetime | None:
+    return None if unix_ms is None else ledger.from_unix_ms(unix_ms)
+
+
+def _marks(attempt: Attempt, observation: Observation) -> list[list[float]]:
     """The first progress marks of an attempt: (elapsed seconds, done), for the plan menu."""
     marks = list(attempt.meter.get("marks", []))
-    for record in records:
+    if observation.cursor <= attempt.cursor:
+        return marks  # read before
+    for record in observation.records:
         if record.progress is not None and len(marks) < MARKS_MAX:
             marks.append([record.held_ms / attempt.devices / 1_000, record.progress[0]])
     return marks

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from dusuan.app import pool
 from dusuan.app.context import Platform, refuse
-from dusuan.store.rows import DeviceRow
+from dusuan.store.rows import DeviceRow, Name
 
 log = structlog.get_logger()
 
@@ -34,12 +35,22 @@ class Ratings:
             rows = tx.all(DeviceRow, "devices")
         unrated = {row.device for row in rows if row.gflops is None}
         if unrated:
-            self._rate(unrated)
+            self._record(self._measured(unrated))
 
     def calibrate(self) -> dict[str, Any]:
-        """Measure every device again. Raises `Refused` conflict while jobs hold devices."""
+        """Measure every device again. Raises `Refused` conflict when jobs hold devices, or one
+        did meanwhile: then no figure is kept."""
+        began = self._platform.now()
+        self._refuse_beside_jobs(began)
+        measured = self._measured({d.device for d in self._platform.engine.inventory()})
+        self._refuse_beside_jobs(began)
+        self._record(measured)
         with self._platform.store.transaction() as tx:
-            held = [row.device for row in tx.all(DeviceRow, "devices") if row.holder is not None]
+            return pool.show(tx)
+
+    def _refuse_beside_jobs(self, since: datetime) -> None:
+        with self._platform.store.transaction() as tx:
+            held = [row.id for row in tx.all(Name, "devices_held_since", since=since)]
         if held:
             raise refuse(
                 "conflict",
@@ -47,13 +58,12 @@ class Ratings:
                 f"jobs hold {', '.join(held)}; a measurement beside them would be wrong",
                 "wait until they have ended: dusuan jobs",
             )
-        self._rate({d.device for d in self._platform.engine.inventory()})
-        with self._platform.store.transaction() as tx:
-            return pool.show(tx)
 
-    def _rate(self, devices: set[str]) -> None:
+    def _measured(self, devices: set[str]) -> list[pool.Measured]:
         with self._guard:
-            measured = [item for item in self._measure() if item.device in devices]
+            return [item for item in self._measure() if item.device in devices]
+
+    def _record(self, measured: Sequence[pool.Measured]) -> None:
         for item in measured:
             log.info("device_measured", device=item.device, gflops=item.gflops, note=item.note)
         with self._platform.store.transaction() as tx:

@@ -245,6 +245,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveCursor:
+    """How far the journal of an attempt that has not ended was read, in the engine's own count."""
+
+    id: str
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """A hold of a job, open while `resolved_at` is None."""
 

@@ -24,6 +24,10 @@ LEFT JOIN allocation l ON l.device = d.device AND l.to_at IS NULL
 LEFT JOIN attempt a ON a.id = l.attempt_id
 ORDER BY d.position, d.device
 
+-- name: devices_held_since
+-- Devices that a job held at any moment from then until now.
+SELECT DISTINCT device AS id FROM allocation WHERE to_at IS NULL OR to_at >= %(since)s ORDER BY 1
+
 -- name: rating_insert
 INSERT INTO rating (device, gflops, precision, basis, method, spread, samples, measured_at)
 VALUES (%(device)s, %(gflops)s, %(precision)s, %(basis)s, %(method)s, %(spread)s, %(samples)s,
@@ -143,6 +147,9 @@ SELECT device FROM allocation WHERE attempt_id = %(attempt_id)s ORDER BY device
 -- name: attempts_live
 SELECT * FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
 
+-- name: cursors_live
+SELECT id, cursor FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
+
 -- name: attempts_live_ids
 SELECT 1 AS id FROM attempt WHERE state <> 'ended'
 
@@ -152,10 +159,21 @@ SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number
 -- name: attempt_lock
 SELECT * FROM attempt WHERE id = %(id)s FOR NO KEY UPDATE
 
--- name: attempt_observed
-UPDATE attempt SET cursor = %(cursor)s, held_ms = %(held_ms)s, meter = %(meter)s,
-       state = %(state)s, started_at = coalesce(started_at, %(started_at)s)
-WHERE id = %(id)s
+-- name: attempts_lock
+SELECT * FROM attempt WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
+
+-- name: attempts_observed
+UPDATE attempt a
+SET cursor = d.cursor, held_ms = d.held_ms, meter = d.meter, state = d.state,
+    started_at = coalesce(a.started_at, d.started_at)
+FROM unnest(%(ids)s::text[], %(cursors)s::bigint[], %(held_ms)s::bigint[], %(meters)s::jsonb[],
+            %(states)s::text[], %(started_at)s::timestamptz[])
+     AS d (id, cursor, held_ms, meter, state, started_at)
+WHERE a.id = d.id
+
+-- name: jobs_running
+UPDATE job SET state = 'running', waiting = NULL
+WHERE id = ANY(%(ids)s) AND state = 'starting'
 
 -- name: attempt_ended
 UPDATE attempt SET state = 'ended', end_reason = %(end_reason)s, exit_code = %(exit_code)s,
