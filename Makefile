@@ -48,10 +48,11 @@ check: $(STAMP)
 bench: $(STAMP)
 	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
-# Lower the limits on function lengths to what they are now; nothing raises them.
+# Change one sign at a time in the ledger's and the meter's rules: does a test notice?
 mutants: $(STAMP)
 	$(BIN)/python tests/house/mutants.py
 
+# Lower the limits on function lengths to what they are now; nothing raises them.
 ratchet: $(STAMP)
 	$(BIN)/python tests/house/measure.py --tighten
 

@@ -1,33 +1,28 @@
-"""Calibrating: never beside a job, also not beside one that started meanwhile."""
+"""A measurement that other work disturbed is taken again."""
 
 from __future__ import annotations
 
-import pytest
-from tests.app.conftest import Desk
-
-from dusuan.app import pool
-from dusuan.app.context import Refused
-from dusuan.service.ratings import Ratings
-from dusuan.sim.engine import Behaviour
+from dusuan.app.pool import Measured
+from dusuan.service.ratings import STEADY_SPREAD, TRIES, steadiest
 
 
-def test_a_figure_measured_beside_a_job_is_not_kept(desk: Desk) -> None:
-    desk.account(gflop=10_000)
+def test_a_steady_measurement_is_taken_at_once() -> None:
+    calls = []
 
-    def measure() -> list[pool.Measured]:
-        desk.submit("acme", Behaviour(run_ms=500))
-        desk.run(2)  # it starts and ends while the devices are measured
-        return [pool.Measured(device, 50) for device in desk.world.devices]
+    def measure() -> list[Measured]:
+        calls.append(1)
+        return [Measured("cpu:0", 90, spread=STEADY_SPREAD), Measured("cpu:1", None, note="why")]
 
-    with pytest.raises(Refused) as refused:
-        Ratings(desk.platform, measure).calibrate()
-    assert refused.value.problem.code == "devices_busy"
-    assert {row[0] for row in desk.sql("SELECT gflops FROM rating")} == {100}
+    assert [m.gflops for m in steadiest(measure)] == [90, None]
+    assert len(calls) == 1
 
 
-def test_idle_devices_are_measured_again(desk: Desk) -> None:
-    def measure() -> list[pool.Measured]:
-        return [pool.Measured(device, 50) for device in desk.world.devices]
-
-    shown = Ratings(desk.platform, measure).calibrate()
-    assert {device["rating_gflops"] for device in shown["devices"]} == {50}
+def test_the_steadiest_of_three_counts_for_each_device() -> None:
+    rounds = [
+        [Measured("cpu:0", 40, spread=0.9), Measured("cpu:1", 80, spread=0.3)],
+        [Measured("cpu:0", 85, spread=0.4), Measured("cpu:1", 50, spread=0.8)],
+        [Measured("cpu:0", 60, spread=0.5), Measured("cpu:1", 55, spread=0.7)],
+    ]
+    left = iter(rounds)
+    assert [m.gflops for m in steadiest(lambda: next(left))] == [85, 80]
+    assert len(rounds) == TRIES

@@ -233,3 +233,12 @@ def test_the_database_server_is_started_again_when_it_dies(
     wait_for(lambda: instance.run("jobs", check=False).returncode == 0, "the API to work again")
     assert instance.wait_state(job_id, "succeeded")["stop_reason"] == "exit"
     assert instance.ask("audit")["ok"]
+
+
+def test_a_local_key_is_not_sent_to_another_platform(instance: Instance) -> None:
+    instance.up()
+    environment = {**instance.environment, "DUSUAN_URL": "http://127.0.0.1:9"}
+    words = [*COMMAND, "jobs", "--data", str(instance.data), "--json"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert problem(done)["code"] == "no_key"

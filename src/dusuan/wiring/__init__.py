@@ -77,11 +77,15 @@ class EmbeddedLauncher:
         }
 
     def client(self, data: Path | None) -> tuple[str, str]:
-        """The URL and key to use: from the environment, else of the platform on `data`."""
+        """The URL and key to use: both from the environment, or both of the platform on `data`."""
         url, key = os.environ.get("DUSUAN_URL"), os.environ.get("DUSUAN_API_KEY")
+        if url is not None and key is None:
+            # The local operator's key is not for another platform to see.
+            raise LauncherError(
+                "no_key", f"DUSUAN_URL names {url}, but no key for it", "set DUSUAN_API_KEY as well"
+            )
         folder = DataDir((data or default_data_dir()).absolute())
-        if url is None:
-            url = folder.read_status().get("url")
+        url = url or folder.read_status().get("url")
         if url is None or (key is None and not folder.operator_key.exists()):
             raise LauncherError(
                 "not_running",
