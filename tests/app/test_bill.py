@@ -344,3 +344,33 @@ def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(desk: Desk) -
     assert "OSError" in desk.show(poison)["attempts"][0]["text"]
     assert desk.receipt(poison)["charge_fen"] == 0
     desk.assert_clean()
+
+
+def test_a_job_has_its_whole_slice_before_it_has_worked_at_all(desk: Desk) -> None:
+    desk.account(gflop=1_000_000)
+    job = desk.submit("acme", Behaviour(run_ms=30_000))
+    desk.step(3)  # no time passes: the service may die right after the start
+    desk.world.advance(30_000)
+    desk.step(3)
+    assert (desk.state(job), desk.show(job)["stop_reason"]) == ("succeeded", "exit")
+    desk.assert_clean()
+
+
+def test_a_short_attempt_with_nothing_to_add_writes_nothing(desk: Desk) -> None:
+    desk.account(gflop=400)
+    desk.submit("acme", Behaviour(run_ms=None))
+    desk.step(20)
+    ((holds, transfers),) = desk.sql(
+        "SELECT (SELECT count(*) FROM hold), (SELECT count(*) FROM transfer WHERE kind = 'tick')"
+    )
+    assert (holds, transfers) == (1, 0)
+
+
+def test_a_job_that_ends_by_itself_right_after_its_cancellation_has_succeeded(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    job = desk.submit("acme", Behaviour(run_ms=2_000))
+    desk.run(1)
+    desk.world.advance(2_000)  # it has ended, and nobody has looked yet
+    desk.call(jobs.cancel, job)
+    desk.step(2)
+    assert (desk.state(job), desk.show(job)["stop_reason"]) == ("succeeded", "exit")

@@ -303,6 +303,37 @@ def test_expired_degrees_lapse_but_never_what_a_hold_has_set_aside() -> None:
     assert Entry(HOUSE.deferred, dr=110) in done.draft.entries()
 
 
+def test_a_budget_is_handed_out_like_a_balance() -> None:
+    # The wallet has plenty; the budget has 4,000 left: half of it, not an hour's worth.
+    funds = balances(500_000, 600, spend_floor=-4_600)
+    done = run([claim(held_ms=0, reserved_gflop=600)], [lot(gflop=500_000)], funds)
+    assert done.outcomes[0].reserved_gflop == 2_000
+    funds = balances(500_000, 600, spend_floor=-1_200)
+    done = run([claim(held_ms=0, reserved_gflop=600)], [lot(gflop=500_000)], funds)
+    assert done.outcomes[0].reserved_gflop == 1_200
+
+
+def test_what_runs_beside_is_counted_when_a_balance_is_shared() -> None:
+    def reserved(beside: dict[int, int]) -> int:
+        funds, lots = balances(4_400, 400), [lot(gflop=4_400)]
+        held = claim(held_ms=0, reserved_gflop=400)
+        return tick([held], funds, lots, HOUSE, POLICY, 0, beside).outcomes[0].reserved_gflop
+
+    assert reserved({}) == 2_000
+    assert reserved({WALLET: 100, SPEND: 100}) == 1_000
+    assert reserved({99: 100}) == 2_000
+
+
+def test_only_what_changes_is_to_be_written() -> None:
+    def changes(**what: object) -> bool:
+        return run([claim(**what)], [lot(gflop=1_000)], balances(1_000, 1_000)).outcomes[0].changes
+
+    assert not changes(held_ms=0)
+    assert changes(held_ms=10)
+    assert changes(held_ms=0, ended=True)
+    assert run([claim(held_ms=0)], [lot(gflop=2_000)], balances(2_000, 1_000)).outcomes[0].changes
+
+
 def test_due_when_ended_long_unposted_or_running_short() -> None:
     full = claim(reserved_gflop=100_000)
     assert not due(replace(full, held_ms=4_999), POLICY)
@@ -310,11 +341,11 @@ def test_due_when_ended_long_unposted_or_running_short() -> None:
     assert not due(replace(full, held_ms=9_999, devices=2), POLICY)  # 5 s of one clock
     assert due(replace(full, held_ms=10_000, devices=2), POLICY)
     assert due(replace(full, held_ms=0, ended=True), POLICY)
-    # Grace and head are 5 s: 500 GFLOP. 100 are used of 600.
-    assert not due(replace(full, held_ms=1_000, reserved_gflop=600), POLICY)
-    assert due(replace(full, held_ms=1_000, reserved_gflop=599), POLICY)
-    assert not due(replace(full, held_ms=0, reserved_gflop=0), POLICY)
-    metered = replace(full, held_ms=2_000, metered_ms=1_000, reserved_gflop=600)
+    # Grace and head are 5 s: 500 GFLOP, which is all that a first slice has.
+    assert not due(replace(full, held_ms=1_000, reserved_gflop=601), POLICY)
+    assert due(replace(full, held_ms=1_000, reserved_gflop=600), POLICY)
+    assert due(replace(full, held_ms=0, reserved_gflop=first_slice(100, 2_000, POLICY)), POLICY)
+    metered = replace(full, held_ms=2_000, metered_ms=1_000, reserved_gflop=601)
     assert not due(metered, POLICY)
     assert not due(replace(full, held_ms=6_000, metered_ms=2_000), POLICY)
     assert due(replace(full, held_ms=7_000, metered_ms=2_000), POLICY)

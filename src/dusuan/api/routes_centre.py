@@ -30,7 +30,7 @@ def whoami(call: Calling) -> Answer:
 @router.get("/pool", response_model=models.PoolView, response_model_exclude_unset=True)
 def show_pool(call: Calling) -> Answer:
     """Every device with the rating at which it is metered."""
-    return call.read(pool.show)
+    return call.read(lambda tx: pool.show(tx, operator=call.actor.operator))
 
 
 @router.post("/pool/calibrate", response_model=models.PoolView, response_model_exclude_unset=True)

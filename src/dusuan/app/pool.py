@@ -62,12 +62,12 @@ def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> N
     )
 
 
-def show(tx: Tx) -> dict[str, Any]:
-    """Every device, its latest rating, and whether a job holds it."""
-    return {"devices": [_view(d) for d in tx.all(DeviceRow, "devices")]}
+def show(tx: Tx, *, operator: bool) -> dict[str, Any]:
+    """Every device, its latest rating, and whether it is taken; by which job, operators see."""
+    return {"devices": [_view(d, operator) for d in tx.all(DeviceRow, "devices")]}
 
 
-def _view(d: DeviceRow) -> dict[str, Any]:
+def _view(d: DeviceRow, operator: bool) -> dict[str, Any]:
     state = d.state if d.state != "ready" or d.gflops is not None else "uncalibrated"
     return {
         "device": d.device,
@@ -84,5 +84,5 @@ def _view(d: DeviceRow) -> dict[str, Any]:
         "spread": d.spread,
         "measured_at": None if d.measured_at is None else d.measured_at.isoformat(),
         "state": "allocated" if d.holder is not None and state == "ready" else state,
-        "holder": d.holder,
+        "holder": d.holder if operator else None,
     }

@@ -173,11 +173,12 @@ def settle(platform: Platform) -> int:
     """Post what was used, renew what is set aside, close what has ended; how many attempts."""
     now = platform.now()
     with platform.store.transaction() as tx:
-        loaded = [(c, p) for c, p in ledger.load_claims(tx) if due(c, platform.slices)]
-        if not loaded:
+        loaded = ledger.load_claims(tx)
+        claims = [claim for claim, _ in loaded if due(claim, platform.slices)]
+        if not claims:
             return 0
-        claims = [claim for claim, _ in loaded]
-        outcomes = _settle(platform, tx, claims, now)
+        others = _drawn(claim for claim, _ in loaded if not due(claim, platform.slices))
+        outcomes = _settle(platform, tx, claims, others, now)
         for outcome in outcomes:
             if outcome.claim.ended:
                 _close(tx, outcome.claim, now)
@@ -186,16 +187,27 @@ def settle(platform: Platform) -> int:
     return len(outcomes)
 
 
+def _drawn(claims: Iterable[Claim]) -> dict[int, int]:
+    """GFLOP a second that running attempts draw on each account."""
+    drawn: dict[int, int] = {}
+    for claim in claims:
+        for account in (claim.wallet, *claim.limits):
+            drawn[account] = drawn.get(account, 0) + claim.gflop_per_s
+    return drawn
+
+
 def _settle(
-    platform: Platform, tx: Tx, claims: Sequence[Claim], now: datetime
+    platform: Platform, tx: Tx, claims: Sequence[Claim], beside: dict[int, int], now: datetime
 ) -> tuple[Outcome, ...]:
     accounts = {a for c in claims for a in (c.wallet, *c.limits)}
     balances = Balances(ledger.lock_balances(tx, accounts))
     lots = ledger.load_lots(tx, {c.wallet for c in claims})
     house = ledger.load_house(tx)
-    decided = tick(claims, balances, lots, house, platform.slices, ledger.unix_ms(now))
-    ledger.write_tick(tx, platform.new_id("trf"), decided, now)
-    return decided.outcomes
+    decided = tick(claims, balances, lots, house, platform.slices, ledger.unix_ms(now), beside)
+    changed = tuple(outcome for outcome in decided.outcomes if outcome.changes)
+    if changed or decided.lapsed:
+        ledger.write_tick(tx, platform.new_id("trf"), replace(decided, outcomes=changed), now)
+    return changed
 
 
 def _raised(outcomes: Iterable[Outcome], promises: dict[str, Promise]) -> list[LeaseNews]:
@@ -228,12 +240,12 @@ def verdict(job: Job, last: Attempt, lost: int) -> tuple[str, str]:
     A job that declares how it saves its state is queued again when its balance or its node failed
     it; every other job ends there, since starting over would cost its owner twice.
     """
-    if job.cancelled_by is not None:
-        return "cancelled", "cancelled"
     reason = last.end_reason or EndReason.LOST
-    if reason == EndReason.EXIT:
+    if reason == EndReason.EXIT:  # by itself, be it a moment after its cancellation
         ended_by = "signal" if last.exit_signal is not None else "exit"
         return ("succeeded" if last.exit_code == 0 else "failed"), ended_by
+    if job.cancelled_by is not None:
+        return "cancelled", "cancelled"
     if reason == EndReason.LEASE:
         return ("queued" if job.requeues else "failed"), "balance"
     if reason == EndReason.LOST:

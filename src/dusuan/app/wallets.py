@@ -110,6 +110,8 @@ def buy_package(platform: Platform, tx: Tx, actor: Actor, path: str, name: str) 
         raise refuse(
             "not_found", "no_package", f"no package {name!r} is on sale", "dusuan package list"
         )
+    if row.price_fen == 0:
+        operator_only(actor)  # a grant is given, not taken
     house = ledger.load_house(tx)
     cash = ledger.lock_balances(tx, [account.cash_id, account.wallet_id])[account.cash_id]
     if not actor.operator and (cash.available or 0) < row.price_fen:

@@ -67,7 +67,7 @@ class Ratings:
         self._refuse_beside_jobs(began)
         self._record(measured)
         with self._platform.store.transaction() as tx:
-            return pool.show(tx)
+            return pool.show(tx, operator=True)
 
     def _refuse_beside_jobs(self, since: datetime) -> None:
         with self._platform.store.transaction() as tx:

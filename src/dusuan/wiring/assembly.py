@@ -132,7 +132,8 @@ def _seed(platform: Platform, data: DataDir) -> None:
     if data.operator_key.exists():
         key = data.operator_key.read_text().strip()
         with platform.store.transaction() as tx:
-            known = bool(tx.dicts("key_by_hash", hash=access.hash_key(key)))
+            rows = tx.dicts("key_by_hash", hash=access.hash_key(key))
+        known = any(row["revoked_at"] is None for row in rows)
     with platform.store.transaction() as tx:
         if not tx.dicts("packages_on_sale"):
             wallets.seed_packages(platform, tx)

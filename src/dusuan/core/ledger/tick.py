@@ -7,7 +7,7 @@ promised to a shepherd stays set aside; scarce balance is handed out in a define
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dusuan.core import units
@@ -82,6 +82,12 @@ class Outcome:
     held_ms_max: int
 
     @property
+    def changes(self) -> bool:
+        """Whether there is anything to write; a hold is not replaced by one that is the same."""
+        claim = self.claim
+        return claim.ended or bool(self.interval) or self.reserved_gflop != claim.reserved_gflop
+
+    @property
     def fen(self) -> int:
         """What the settled GFLOP are worth at the prices paid for them."""
         return sum(use.fen for use in self.uses)
@@ -105,11 +111,13 @@ def tick(
     house: House,
     policy: SlicePolicy,
     now_ms: int,
+    beside: Mapping[int, int] | None = None,
 ) -> Tick:
     """Settle `claims` (in the order scarce balance is handed out) and set aside what comes next.
 
     Every claim is settled up to its register. `balances` must hold every wallet and limit named;
-    it is changed in place and returned.
+    it is changed in place and returned. `beside`: GFLOP a second that running attempts which are
+    not among `claims` draw on each account.
     """
     book = LotBook(lots)
     draft = Draft()
@@ -118,7 +126,7 @@ def tick(
     # 2. Lapse: what has expired and is not set aside leaves the wallets.
     lapsed = lapse(sorted({c.wallet for c in claims}), balances, book, draft, house, now_ms)
     # 3. Renew: running attempts get their next slice.
-    extra = _renewals(claims, settled, balances, policy)
+    extra = _renewals(claims, settled, balances, policy, beside or {})
     outcomes = tuple(_outcome(*pair) for pair in zip(settled, extra, strict=True))
     return Tick(outcomes, tuple(book.changed()), lapsed, balances, draft)
 
@@ -173,16 +181,20 @@ def lapse(
 
 
 def _renewals(
-    claims: Sequence[Claim], settled: Sequence[_Settled], balances: Balances, policy: SlicePolicy
+    claims: Sequence[Claim],
+    settled: Sequence[_Settled],
+    balances: Balances,
+    policy: SlicePolicy,
+    beside: Mapping[int, int],
 ) -> list[int]:
     """GFLOP set aside on top of what is kept, for each claim, in order."""
-    rates: dict[int, int] = {}
+    rates = dict(beside)
     for claim in claims:
         if not claim.ended:
-            rates[claim.wallet] = rates.get(claim.wallet, 0) + claim.gflop_per_s
-    left = {wallet: balances[wallet].available or 0 for wallet in rates}
+            for account in (claim.wallet, *claim.limits):
+                rates[account] = rates.get(account, 0) + claim.gflop_per_s
     extra = [
-        0 if s.claim.ended else _wanted(s, left[s.claim.wallet], rates[s.claim.wallet], policy)
+        0 if s.claim.ended else _wanted(s, _funds(s.claim, balances, rates), policy)
         for s in settled
     ]
     for i, s in enumerate(settled):
@@ -191,16 +203,22 @@ def _renewals(
     return extra
 
 
-def _wanted(settled: _Settled, left_gflop: int, all_gflop_per_s: int, policy: SlicePolicy) -> int:
-    """What one attempt asks for, when its wallet has `left_gflop` for all its running attempts.
+def _funds(claim: Claim, balances: Balances, rates: Mapping[int, int]) -> list[tuple[int, int]]:
+    """(GFLOP left, GFLOP a second drawn on it by all) of each account that limits `claim`."""
+    funds = [(balances[a].available, rates[a]) for a in (claim.wallet, *claim.limits)]
+    return [(left, rate) for left, rate in funds if left is not None]
 
-    Half of what is left is kept back for jobs that come later, so slices shrink as a balance
-    nears its end; below `least_ms` the rest is handed out whole, each attempt its share of it.
+
+def _wanted(settled: _Settled, funds: Sequence[tuple[int, int]], policy: SlicePolicy) -> int:
+    """What one attempt asks for, given what is left in its wallet and under each ceiling.
+
+    Half of what is left is kept back for jobs that come later, so slices shrink as a balance or a
+    budget nears its end; below `least_ms` the rest is handed out whole, each attempt its share.
     """
     claim = settled.claim
-    slice_ms = min(policy.slice_ms, left_gflop * 1_000 // (2 * all_gflop_per_s))
+    slice_ms = min(policy.slice_ms, *(left * 1_000 // (2 * rate) for left, rate in funds))
     if slice_ms < policy.least_ms + claim.grace_ms:
-        return -(-left_gflop * claim.gflop_per_s // all_gflop_per_s)
+        return min(-(-left * claim.gflop_per_s // rate) for left, rate in funds)
     target = claim.gflop_per_s * slice_ms // 1_000
     low = max(target // 2, _short_gflop(claim, policy))
     return max(target - settled.kept_gflop, 0) if settled.kept_gflop < low else 0
@@ -235,7 +253,8 @@ def _outcome(settled: _Settled, extra_gflop: int) -> Outcome:
 
 
 def due(claim: Claim, policy: SlicePolicy) -> bool:
-    """Whether an attempt needs the tick now: it ended, used a settling period, or runs short."""
+    """Whether an attempt needs the tick now: it ended, used a settling period, or runs short
+    (as every attempt does that has only its first slice)."""
     unposted_ms = (claim.held_ms - claim.metered_ms) // claim.devices
     used = units.held_gflop(claim.rating_gflops, claim.held_ms) - units.held_gflop(
         claim.rating_gflops, claim.metered_ms
@@ -243,7 +262,7 @@ def due(claim: Claim, policy: SlicePolicy) -> bool:
     return (
         claim.ended
         or unposted_ms >= policy.settle_ms
-        or (unposted_ms > 0 and claim.reserved_gflop - used < _short_gflop(claim, policy))
+        or claim.reserved_gflop - used <= _short_gflop(claim, policy)
     )
 
 
