@@ -686,12 +686,14 @@ def test_an_ordinary_user_can_run_the_engine(
         pytest.skip("no interpreter that an ordinary user can reach")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, 65534, 65534)
+        sources = Path(folder) / "sources"  # the checkout may be where root alone may enter
+        shutil.copytree(SOURCE / "dusuan", sources / "dusuan")
         done = subprocess.run(
             [python, "-B", "-c", ORDINARY, folder, isolation],
             user=65534,
             group=65534,
             extra_groups=[],
-            env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(sources), "PATH": "/usr/bin:/bin"},
             cwd="/",
             capture_output=True,
             text=True,

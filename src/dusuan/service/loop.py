@@ -58,6 +58,10 @@ class Service:
         """Let `run` return after the step it is in."""
         self._stopping.set()
 
+    def close(self) -> None:
+        """Give the loop's connections back, after `run` has returned."""
+        self._platform.store.close()
+
     def run(self) -> None:
         """Run until `stop`, through failures of the database and the engine."""
         while not self._stopping.is_set():

@@ -60,16 +60,18 @@ class Tx:
 
 
 class Store:
-    """A pool of connections to one database."""
+    """A pool of connections to one database. `timeout_s`: how long to wait for one of them."""
 
-    def __init__(self, url: str, *, min_size: int = 1, max_size: int = 16) -> None:
+    def __init__(
+        self, url: str, *, min_size: int = 1, max_size: int = 16, timeout_s: float = 10.0
+    ) -> None:
         self.url = url
         self._pool = ConnectionPool(
             url,
             min_size=min_size,
             max_size=max_size,
             open=False,
-            timeout=10.0,
+            timeout=timeout_s,
             check=ConnectionPool.check_connection,  # after a restart of the server none is usable
         )
 

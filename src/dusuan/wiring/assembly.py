@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
 
 DEFAULT_PORT = 7340
+LOOP_PATIENCE_S = 2.0  # then the loop looks after the database server itself
 
 Report = Callable[[str], None]
 
@@ -97,13 +98,17 @@ def assemble(data_dir: Path, port: int | None, database: str | None, report: Rep
     embedded = None if database else EmbeddedPostgres(data.postgres)
     url = database or (embedded.start() if embedded else "")
     migrate(url)
-    store = Store(url)
+    store, loop_store = Store(url), Store(url, max_size=4, timeout_s=LOOP_PATIENCE_S)
     store.open()
+    loop_store.open()
     engine = LocalEngine(data.engine, node=socket.gethostname(), hidden=[data.root])
     platform = Platform(store, engine, now, new_id, new_secret, data.uploads)
     _seed(platform, data)
     ratings = Ratings(platform, lambda: _measure(engine))
-    service = Service(platform, ratings.prepare, lambda: _revive(embedded))
+    # The loop has connections of its own: no crowd at the API can keep it from settling.
+    service = Service(
+        replace(platform, store=loop_store), ratings.prepare, lambda: _revive(embedded)
+    )
     closing = threading.Event()
     app = create_app(platform, _hooks(engine, ratings, service, closing))
     return Running(data, lock, listener, embedded, url, platform, service, app, closing)
@@ -211,6 +216,7 @@ def serve(running: Running, report: Report) -> None:
         running.service.stop()
         thread.join(timeout=10.0)
         running.platform.store.close()
+        running.service.close()
         if running.database is not None:
             running.database.stop()
         running.data.status.unlink(missing_ok=True)
