@@ -2,22 +2,32 @@
 
 FLOP are those of the matrix products, two per multiply-add, which is over 99 % of the work here;
 element-wise work (ReLU, softmax, the optimiser) is left out, as is the custom.
+
+Each batch is cut into chunks, which as many threads work off as the platform allows
+(`OMP_NUM_THREADS`), each with a single-threaded BLAS: a thread that is held up by other work on the
+host takes fewer chunks, where threads inside one matrix product would all wait for it.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import itertools
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"  # has to stand before NumPy is there
+
+import numpy as np  # noqa: E402 - see above
 
 LAYERS = (64, 1024, 1024, 10)
 BATCH = 1024
+CHUNK = 256
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 SEED = 20240607
@@ -84,22 +94,49 @@ def start() -> Training:
     return Training(rng, weights, [np.zeros_like(weight) for weight in weights])
 
 
-@functools.cache
-def _buffer(name: str, rows: int, columns: int) -> np.ndarray:  # noqa: ARG001 - keys the cache
-    """Memory that is used again at every step: fresh pages would cost a tenth of the time."""
-    return np.empty((rows, columns), dtype=np.float32)
+@dataclass
+class Worker:
+    """One thread's memory, used again at every step: fresh pages would cost a tenth of the time."""
+
+    buffers: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
+    gradients: list[np.ndarray] = field(default_factory=list)
+    begun: set[int] = field(default_factory=set)
+    loss: float = 0.0
+
+    def product(self, name: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """`left @ right`, in the buffer called `name`."""
+        key = (name, left.shape[0], right.shape[1])
+        if key not in self.buffers:
+            self.buffers[key] = np.empty(key[1:], dtype=np.float32)
+        return np.matmul(left, right, out=self.buffers[key])
+
+    def add_product(self, layer: int, left: np.ndarray, right: np.ndarray) -> None:
+        """Add `left @ right` to the sum of a layer's gradients."""
+        if layer in self.begun:
+            self.gradients[layer] += self.product(f"gradient{layer}", left, right)
+        else:
+            self.begun.add(layer)
+            np.matmul(left, right, out=self.gradients[layer])
+
+    def begin(self, weights: list[np.ndarray]) -> None:
+        """Forget the last batch."""
+        if not self.gradients:
+            self.gradients = [np.zeros_like(weight) for weight in weights]
+        for bias in self.gradients[1::2]:
+            bias.fill(0)
+        self.begun.clear()
+        self.loss = 0.0
 
 
-def _product(name: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`left @ right`, in the buffer called `name`."""
-    return np.matmul(left, right, out=_buffer(name, left.shape[0], right.shape[1]))
+_workers = [Worker() for _ in range(THREADS)]
+_pool = ThreadPoolExecutor(THREADS)
 
 
-def _forward(weights: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
+def _forward(worker: Worker, weights: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
     """The input and the output of every layer; the last are the logits."""
     values = [x]
     for layer in range(0, len(weights), 2):
-        out = _product(f"value{layer}", values[-1], weights[layer])
+        out = worker.product(f"value{layer}", values[-1], weights[layer])
         out += weights[layer + 1]
         if layer + 2 < len(weights):
             np.maximum(out, 0, out=out)
@@ -108,51 +145,61 @@ def _forward(weights: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
 
 
 def _loss_and_gradient(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean cross entropy and its gradient by the logits."""
+    """These rows' part of the batch's mean cross entropy, and its gradient by the logits."""
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     sums = exponentials.sum(axis=1, keepdims=True)
-    loss = float(np.mean(np.log(sums[:, 0]) - shifted[rows, labels]))
+    loss = float(np.sum(np.log(sums[:, 0]) - shifted[rows, labels])) / BATCH
     gradient = exponentials / sums
     gradient[rows, labels] -= 1
-    gradient /= np.float32(len(labels))
+    gradient /= np.float32(BATCH)
     return loss, gradient
 
 
 def _backward(
-    weights: list[np.ndarray], values: list[np.ndarray], gradient: np.ndarray
-) -> list[np.ndarray]:
-    """Gradients by weights and biases, in the order of `weights`."""
-    gradients: list[np.ndarray] = [np.empty(0)] * len(weights)
+    worker: Worker, weights: list[np.ndarray], values: list[np.ndarray], gradient: np.ndarray
+) -> None:
+    """Add the gradients by weights and biases to the worker's sums."""
     for layer in range(len(weights) - 2, -1, -2):
         below = values[layer // 2]
-        gradients[layer] = _product(f"gradient{layer}", below.T, gradient)
-        gradients[layer + 1] = gradient.sum(axis=0)
+        worker.add_product(layer, below.T, gradient)
+        worker.gradients[layer + 1] += gradient.sum(axis=0)
         if layer > 0:  # nothing is below the first layer, so its input gradient is never needed
-            gradient = _product(f"below{layer}", gradient, weights[layer].T)
+            gradient = worker.product(f"below{layer}", gradient, weights[layer].T)
             gradient *= below > 0
-    return gradients
+
+
+def _work_off(worker: Worker, run: Training, data: Data, chunks: Iterator[np.ndarray]) -> Worker:
+    """Take chunks of the batch until none is left."""
+    worker.begin(run.weights)
+    for rows in chunks:
+        values = _forward(worker, run.weights, data.train_x[rows])
+        loss, gradient = _loss_and_gradient(values[-1], data.train_y[rows])
+        worker.loss += loss
+        _backward(worker, run.weights, values, gradient)
+    return worker
 
 
 def train_step(run: Training, data: Data) -> None:
     """One step of SGD with momentum on a random batch."""
     picked = run.rng.permutation(len(data.train_x))[:BATCH]
-    values = _forward(run.weights, data.train_x[picked])
-    run.loss, gradient = _loss_and_gradient(values[-1], data.train_y[picked])
-    gradients = _backward(run.weights, values, gradient)
-    for weight, momentum, grad in zip(run.weights, run.momentum, gradients, strict=True):
+    chunks = iter([picked[n : n + CHUNK] for n in range(0, BATCH, CHUNK)])
+    jobs = [_pool.submit(_work_off, worker, run, data, chunks) for worker in _workers]
+    done = [worker for job in jobs if (worker := job.result()).begun]
+    run.loss = sum(worker.loss for worker in done)
+    for layer, (weight, momentum) in enumerate(zip(run.weights, run.momentum, strict=True)):
         momentum *= np.float32(MOMENTUM)
-        momentum += grad
-        np.multiply(momentum, np.float32(LEARNING_RATE), out=grad)
-        weight -= grad
+        for worker in done:
+            momentum += worker.gradients[layer]
+        weight -= np.multiply(momentum, np.float32(LEARNING_RATE), out=done[0].gradients[layer])
     run.step += 1
     run.flop += step_flop(BATCH)
 
 
 def accuracy(run: Training, data: Data) -> float:
     """Share of the held-out digits that are read correctly."""
-    logits = _forward(run.weights, data.held_out_x)[-1]
+    logits = _forward(_workers[0], run.weights, data.held_out_x)[-1]
     run.flop += forward_flop(len(data.held_out_x))
     return float(np.mean(logits.argmax(axis=1) == data.held_out_y))
 

@@ -61,6 +61,16 @@ TAMPERINGS = {
     "UPDATE hold SET resolved_at = NULL, settled_gflop = NULL"
     " WHERE seq = (SELECT max(seq) FROM hold)": ("jobs_have_their_holds", "{job}"),
     "UPDATE allocation SET device = 'cpu:0'": ("devices_are_not_shared", "cpu:0"),
+    "UPDATE ledger_account SET floor = -1000000 WHERE path = 'acme:wallet'": (
+        "no_balance_below_its_floor",
+        "acme:wallet",
+    ),
+    "UPDATE ledger_account SET floor = NULL WHERE path = 'acme:cash'": (
+        "no_balance_below_its_floor",
+        "acme:cash",
+    ),
+    "DELETE FROM transfer WHERE kind = 'purchase'": ("debits_equal_credits", "is gone"),
+    "UPDATE lot SET expires_at = now()": ("lots_equal_purchases", "acme:wallet"),
     "UPDATE ledger_account SET floor = 20000 WHERE path = 'acme:wallet'": (
         "no_balance_below_its_floor",
         "acme:wallet",

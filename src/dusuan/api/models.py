@@ -17,6 +17,8 @@ DAYS_MAX = 36_500
 def _storable(text: str) -> str:
     if "\0" in text:
         raise ValueError("a NUL character cannot be part of it")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("half of a character (a lone surrogate) cannot be part of it")
     return text
 
 
@@ -247,21 +249,18 @@ class AttemptView(View):
     exit_code: int | None
 
 
-class JobRow(View):
+class JobView(View):
     job_id: str
     name: str
     account: str
     state: str
     stop_reason: str | None
     waiting: dict[str, Any] | None
-
-
-class JobView(JobRow):
     attempts: list[AttemptView]
 
 
 class JobList(View):
-    jobs: list[JobRow]
+    jobs: list[JobView]
     next: int | None
 
 

@@ -322,6 +322,8 @@ def withdraw(platform: Platform, tx: Tx, job_id: str, by: str) -> None:
         tx.run(
             "job_finish", id=job_id, state="cancelled", stop_reason="cancelled", now=platform.now()
         )
+    elif job.state in ("starting", "running"):
+        tx.run("job_state", id=job_id, state="stopping")  # the service tells the engine
 
 
 def show(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
@@ -340,7 +342,13 @@ def listing(
         Job, "jobs_list", accounts=accounts, state=state, before=before or 2**62, limit=limit + 1
     )
     more = rows[limit - 1].position if len(rows) > limit else None
-    return {"jobs": [job_view(row) for row in rows[:limit]], "next": more}
+    attempts: dict[str, list[dict[str, Any]]] = {row.id: [] for row in rows[:limit]}
+    for attempt in tx.all(Attempt, "attempts_of_jobs", jobs=list(attempts)):
+        attempts[attempt.job_id].append(attempt_view(attempt))
+    return {
+        "jobs": [{**job_view(j), "attempts": attempts[j.id]} for j in rows[:limit]],
+        "next": more,
+    }
 
 
 def why(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def receipt(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
     usage = tx.dicts("usage_of_job", job_id=job.id)[0]
     lots = tx.dicts("uses_of_job", job_id=job.id)
     last = attempts[-1] if attempts else None
+    devices = tx.dicts("devices_of_attempt", attempt_id=last.id) if last else []
     delivered = _delivered(attempts)
     return {
         "job_id": job.id,
@@ -37,6 +38,7 @@ def receipt(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
         "stop_reason": job.stop_reason,
         "device": job.model,
         "count": job.count,
+        "devices": [row["device"] for row in devices],
         "attempts": len(attempts),
         "rating_gflops": last.rating_gflops if last else None,
         "rating_basis": last.rating_basis if last else None,

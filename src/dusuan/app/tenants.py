@@ -38,6 +38,8 @@ def create_org(platform: Platform, tx: Tx, actor: Actor, name: str) -> dict[str,
     """A new organisation and its root account, which bears its name. Operators only."""
     operator_only(actor)
     _checked_name(name, "an organisation")
+    if name == "house":
+        raise refuse("invalid", "bad_name", "'house' is the centre's own name in the ledger")
     now, org_id = platform.now(), platform.new_id("org")
     if not tx.run("org_insert", id=org_id, name=name, now=now):
         raise refuse("conflict", "org_exists", f"the organisation {name!r} exists already")

@@ -266,10 +266,11 @@ class Demo:
         self.seen["stopped"], self.seen["brief"] = stopped, brief_job
 
     def _long_steps(self) -> int:
-        """Steps for a job of `LONG_S`, at the speed at which the training ran here."""
+        """Steps for a job of at least `LONG_S` on one device, however fast it turns out to be."""
         receipt = self.seen["receipt"]
-        speed: float = (receipt["delivered_gflop"] or 0) / max(receipt["held_ms"] / 1_000, 0.001)
-        return max(100, math.ceil(LONG_S * (speed or self._rate) / STEP_GFLOP))
+        elapsed_s: float = receipt["held_ms"] / 1_000 / receipt["count"]
+        speed: float = (receipt["delivered_gflop"] or 0) / max(elapsed_s, 0.001)
+        return max(100, math.ceil(LONG_S * max(speed, float(self._rate)) / STEP_GFLOP))
 
     def _upload(self) -> str | None:
         folder = examples() / "checkpoint"
@@ -348,4 +349,5 @@ def _work(name: str, steps: int) -> str:
 def _promise(kept: bool, text: str) -> None:
     """Fail unless what the platform promises is so."""
     if not kept:
-        raise Failure("demo_broken", f"not as promised: {text}", "dusuan.log may say more")
+        next_step = "see service.log in the data directory, and: dusuan audit"
+        raise Failure("demo_broken", f"not as promised: {text}", next_step)

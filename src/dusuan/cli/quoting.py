@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dusuan.cli.failures import Failure
+from dusuan.cli.failures import INTERRUPTED, Failure
 from dusuan.cli.jobfile import Prepared
 from dusuan.cli.session import Session
 
@@ -16,12 +16,20 @@ def quoted(session: Session, job: Prepared, account: str) -> dict[str, Any]:
     """The finished quote of a job. Raises `Failure` when its probes measured nothing."""
     quote = session.client.post("/v1/quotes", job.request(account), job.where)
     if quote["state"] == "probing":
-        with session.busy("measuring the job: short probes of it run"):
-            quote = _wait(session, quote["quote_id"])
+        with session.busy("measuring the job: short probes of it run, which the account pays"):
+            quote = _wait_patiently(session, quote["quote_id"])
     problem = quote["problem"]
     if problem is not None:
         raise Failure(problem["code"], problem["text"], problem["remedy"], where=job.where)
     return quote
+
+
+def _wait_patiently(session: Session, quote_id: str) -> dict[str, Any]:
+    try:
+        return _wait(session, quote_id)
+    except KeyboardInterrupt:
+        text = f"not waiting for the quote {quote_id} any longer; its probes end by themselves"
+        raise Failure("interrupted", text, "quote again later", INTERRUPTED) from None
 
 
 def _wait(session: Session, quote_id: str) -> dict[str, Any]:

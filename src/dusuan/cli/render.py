@@ -171,7 +171,18 @@ def quote(document: Doc) -> RenderableType:
         for e in document["excluded"]
     ]
     notes = [Text(note, style="dim") for note in document.get("notes", [])]
-    return Group(table(columns, rows), *left_out, *notes)
+    missed = document.get("missed")
+    warning = [Text(missed["text"], style="bold yellow")] if missed else []
+    return Group(table(columns, rows), *warning, *left_out, *_probe_bill(document), *notes)
+
+
+def _probe_bill(document: Doc) -> list[Text]:
+    probes = document.get("probes") or []
+    fen = sum(probe["charge_fen"] for probe in probes)
+    gflop = sum(probe["held_gflop"] for probe in probes)
+    if not probes:
+        return []
+    return [Text(f"measuring it took {degrees(gflop)} and cost {yuan(fen)}", style="dim")]
 
 
 def job(document: Doc) -> RenderableType:
@@ -236,11 +247,12 @@ def receipt(document: Doc) -> RenderableType:
         [
             ("job", document["job_id"]),
             ("outcome", f"{document.get('state')} ({document.get('stop_reason')})"),
-            ("ran on", f"{document['count']} × {document['device']}"),
+            ("ran on", f"{document['count']} × {document['device']}" + _named(document)),
             ("rated", rated),
             ("held", f"{document['held_ms'] / 1_000:.3f} device-seconds"),
             ("", degrees(document["held_gflop"])),
             ("delivered", f"{degrees(delivered)}{source}"),
+            ("billed by", f"the {document['meter_basis']} register"),
             ("charged", yuan(document["charge_fen"])),
             ("balance before", degrees(document["balance_before_gflop"])),
             ("balance after", degrees(document["balance_after_gflop"])),
@@ -252,7 +264,14 @@ def receipt(document: Doc) -> RenderableType:
         (u["lot_id"], u["kind"], plain_degrees(u["gflop"]), yuan(u["fen"]))
         for u in document["lots"]
     ]
-    return Group(top, table(("paid from", "kind", "degrees", "worth"), lots)) if lots else top
+    paid = [table(("paid from", "kind", "degrees", "worth"), lots)] if lots else []
+    notes = [Text(note, style="bold yellow") for note in document.get("notes", [])]
+    return Group(top, *paid, *notes)
+
+
+def _named(document: Doc) -> str:
+    names = document.get("devices") or []
+    return f" ({', '.join(names)})" if names else ""
 
 
 def outputs(document: Doc) -> RenderableType:

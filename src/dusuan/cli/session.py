@@ -119,6 +119,9 @@ def command(ctx: typer.Context, as_json: bool, data: Path | None) -> Iterator[Se
         raise _ended(session, failure) from None
     except Failure as failure:
         raise _ended(session, failure) from None
+    except UnicodeEncodeError as error:
+        text = f"an argument is not valid UTF-8: {error.object!r}"
+        raise _ended(session, usage("not_utf8", text, "write it in UTF-8")) from None
     except KeyboardInterrupt:
         raise _ended(session, Failure("interrupted", "interrupted", "", INTERRUPTED)) from None
 

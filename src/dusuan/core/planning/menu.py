@@ -136,11 +136,15 @@ def build(
         else:
             plans.append(_plan(m, seen, steps, price, tier, site))
     kept = pareto(plans)
-    for plan in plans:
-        if plan not in kept:
-            reason = f"{plan.count} are no faster than fewer, and cost more"
-            excluded.append(Excluded(plan.device, plan.count, reason))
+    excluded.extend(
+        Excluded(p.device, p.count, _why_beaten(p, kept)) for p in plans if p not in kept
+    )
     return Menu(tuple(kept), tuple(excluded))
+
+
+def _why_beaten(plan: Plan, kept: Sequence[Plan]) -> str:
+    better = next(k for k in kept if beats(k, plan))
+    return f"as measured, {better.count} finish no later and cost no more ({better.plan_id})"
 
 
 def _plan(
@@ -179,20 +183,19 @@ def price_fen(price: Price, gflop: int) -> int:
     return -(-gflop * price.fen // price.gflop)
 
 
+def beats(plan: Plan, other: Plan) -> bool:
+    """Whether `plan` is nowhere worse than `other` in degrees, price and finish, and not equal."""
+    mine, its = _values(plan), _values(other)
+    return mine != its and all(m <= i for m, i in zip(mine, its, strict=True))
+
+
+def _values(plan: Plan) -> tuple[float, ...]:
+    return (plan.held_gflop_p50, plan.price_fen_max, plan.finish_p50_s, plan.finish_p90_s)
+
+
 def pareto(plans: Sequence[Plan]) -> list[Plan]:
-    """The plans that no other beats in degrees, price and both finish times, cheapest first."""
-
-    def values(plan: Plan) -> tuple[float, ...]:
-        return (plan.held_gflop_p50, plan.price_fen_max, plan.finish_p50_s, plan.finish_p90_s)
-
-    def beaten(plan: Plan) -> bool:
-        mine = values(plan)
-        return any(
-            values(other) != mine and all(o <= v for o, v in zip(values(other), mine, strict=True))
-            for other in plans
-        )
-
-    kept = [plan for plan in plans if not beaten(plan)]
+    """The plans that no other beats, cheapest first."""
+    kept = [plan for plan in plans if not any(beats(other, plan) for other in plans)]
     return sorted(kept, key=lambda p: (p.held_gflop_p50, p.finish_p90_s, p.plan_id))
 
 

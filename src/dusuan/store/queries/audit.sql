@@ -5,6 +5,9 @@
 SELECT format('transfer %%s (%%s)', e.transfer_id, string_agg(l.path, ', ' ORDER BY l.path)) AS subject
 FROM entry e JOIN ledger_account l ON l.id = e.account_id
 GROUP BY e.transfer_id, l.unit HAVING sum(e.dr) <> sum(e.cr)
+UNION ALL
+SELECT DISTINCT format('transfer %%s is gone, its entries remain', e.transfer_id)
+FROM entry e WHERE NOT EXISTS (SELECT FROM transfer t WHERE t.id = e.transfer_id)
 
 -- name: audit_balances_equal_entries
 SELECT format('account %%s: balance %%s, entries say %%s', l.path, l.posted_cr - l.posted_dr,
@@ -40,6 +43,10 @@ WHERE l.pending_dr <> coalesce(o.reserved, 0)
 SELECT format('account %%s: %%s is below its floor %%s', path,
               posted_cr - posted_dr - pending_dr, floor) AS subject
 FROM ledger_account WHERE posted_cr - posted_dr - pending_dr < floor
+UNION ALL
+-- A customer's wallet and cash may never be overdrawn, whatever the row says of itself.
+SELECT format('account %%s: its floor is %%s, not 0', path, coalesce(floor::text, 'none'))
+FROM ledger_account WHERE NOT rollup AND path NOT LIKE 'house/%%' AND floor IS DISTINCT FROM 0
 
 -- name: audit_lots_equal_wallets
 SELECT format('account %%s: balance %%s, lots hold %%s', l.path, l.posted_cr - l.posted_dr,
@@ -66,6 +73,9 @@ WHERE t.initial_gflop <> coalesce((SELECT e.cr FROM entry e WHERE e.transfer_id 
    OR t.paid_fen <> coalesce((SELECT sum(e.cr) FROM entry e JOIN ledger_account d
                               ON d.id = e.account_id AND d.path = 'house/deferred'
                               WHERE e.transfer_id = t.transfer_id), 0)
+   OR t.expires_at IS DISTINCT FROM (
+       SELECT t.created_at + make_interval(days => p.valid_days) FROM package p
+       WHERE p.id = t.package_id)
 
 -- name: audit_holds_resolve_once
 SELECT format('job %%s: its holds do not follow one another', job_id) AS subject

@@ -156,6 +156,9 @@ SELECT 1 AS id FROM attempt WHERE state <> 'ended'
 -- name: attempts_of_job
 SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number
 
+-- name: attempts_of_jobs
+SELECT * FROM attempt WHERE job_id = ANY(%(jobs)s) ORDER BY job_id, number
+
 -- name: attempt_lock
 SELECT * FROM attempt WHERE id = %(id)s FOR NO KEY UPDATE
 
