@@ -23,9 +23,10 @@ from dusuan.engines.base import Device
 from dusuan.service.loop import step
 from dusuan.sim.engine import Behaviour, SimulatedEngine, World
 from dusuan.store.database import Store
+from dusuan.store.ledger import unix_ms
 from dusuan.store.migrate import migrate
 
-EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+EPOCH = datetime(2030, 1, 1, 0, 0, 0, 123_456, tzinfo=UTC)  # a real clock has microseconds
 OPERATOR = Actor("key_operator", None, None)
 SLICES = SlicePolicy(slice_ms=60_000, least_ms=3_000, settle_ms=2_000, head_ms=2_000)
 
@@ -128,7 +129,7 @@ def desk(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Desk]:
     url = create_database(postgres_url, template)
     behaviours: dict[str, Behaviour] = {}
     devices = [Device(f"cpu:{i}", "n1", "Acme", "Core", "cpu", i, None) for i in range(2)]
-    epoch_ms = round(EPOCH.timestamp() * 1_000)
+    epoch_ms = unix_ms(EPOCH)
     world = World(devices, lambda order: behaviours[order.job_id], epoch_ms=epoch_ms)
     ids = itertools.count(1)
     store = Store(url, max_size=8)

@@ -241,6 +241,7 @@ def test_a_journal_read_again_changes_nothing(desk: Desk) -> None:
 def test_what_expires_lapses_but_running_work_keeps_its_hold(desk: Desk) -> None:
     desk.account()
     desk.buy("acme", 900, fen=900, days=1)
+    desk.assert_clean()
     job = desk.submit("acme", Behaviour(run_ms=1_000))
     desk.world.advance(86_400_000)
     desk.run(3)
@@ -374,3 +375,14 @@ def test_a_job_that_ends_by_itself_right_after_its_cancellation_has_succeeded(de
     desk.call(jobs.cancel, job)
     desk.step(2)
     assert (desk.state(job), desk.show(job)["stop_reason"]) == ("succeeded", "exit")
+
+
+@pytest.mark.parametrize(("flop_per_ms", "told"), [(100_000_000, False), (111_000_000, True)])
+def test_more_delivered_than_held_is_told(desk: Desk, flop_per_ms: int, told: bool) -> None:
+    desk.account(gflop=100_000)
+    desk.sql("UPDATE rating SET spread = 0.1")
+    job = desk.submit("acme", Behaviour(run_ms=2_000, flop_per_ms=flop_per_ms))
+    desk.run(4)
+    receipt = desk.receipt(job)
+    assert receipt["delivered_source"] == "reported by the job"
+    assert bool(receipt["notes"]) == told

@@ -12,7 +12,7 @@ from dusuan.core import units
 from dusuan.core.planning.menu import price_fen
 from dusuan.store import ledger
 from dusuan.store.database import Tx
-from dusuan.store.rows import Attempt, Job, LedgerAccount
+from dusuan.store.rows import Attempt, DeviceRow, Job, LedgerAccount
 
 FLOP_PER_GFLOP = 1_000_000_000
 
@@ -56,7 +56,7 @@ def receipt(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
         "balance_after_gflop": _whole(job.balance_after_gflop),
         "isolation": last.isolation if last else None,
         "result": dict(last.meter.get("result", {})) if last else {},
-        "notes": _notes(delivered, usage["held_gflop"]),
+        "notes": _notes(delivered, usage["held_gflop"], _spread(tx, job.model)),
         "submitted_at": job.submitted_at.isoformat(),
         "finished_at": None if job.finished_at is None else job.finished_at.isoformat(),
     }
@@ -75,8 +75,15 @@ def _delivered(attempts: Sequence[Attempt]) -> int | None:
     return max(reported) // FLOP_PER_GFLOP if reported else None
 
 
-def _notes(delivered: int | None, held: int) -> list[str]:
-    if delivered is not None and delivered > held:
+def _spread(tx: Tx, model: str | None) -> float:
+    """The widest relative spread among the measurements of a model's devices."""
+    devices = tx.all(DeviceRow, "devices")
+    return max((d.spread or 0.0 for d in devices if d.model == model), default=0.0)
+
+
+def _notes(delivered: int | None, held: int, spread: float) -> list[str]:
+    """More delivered than held, beyond the calibration's own interval, is a fault to report."""
+    if delivered is not None and delivered > held * (1 + spread):
         return ["more was reported as delivered than was held: the report or the rating is wrong"]
     return []
 

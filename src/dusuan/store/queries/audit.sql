@@ -74,7 +74,8 @@ WHERE t.initial_gflop <> coalesce((SELECT e.cr FROM entry e WHERE e.transfer_id 
                               ON d.id = e.account_id AND d.path = 'house/deferred'
                               WHERE e.transfer_id = t.transfer_id), 0)
    OR t.expires_at IS DISTINCT FROM (
-       SELECT t.created_at + make_interval(days => p.valid_days) FROM package p
+       SELECT date_trunc('milliseconds', t.created_at) + p.valid_days * interval '24 hours'
+       FROM package p
        WHERE p.id = t.package_id)
 
 -- name: audit_holds_resolve_once
