@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from tests.e2e.conftest import COMMAND, Instance, wait_for
 
@@ -96,6 +97,17 @@ def test_a_data_directory_of_a_newer_version_is_left_alone(instance: Instance) -
     assert done.returncode == 1
     assert problem(done)["code"] == "data_dir_newer"
     assert [f.name for f in instance.data.iterdir()] == ["VERSION"]
+
+
+def test_a_database_of_a_newer_version_is_left_alone(instance: Instance) -> None:
+    url = instance.up()["database_url"]
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    instance.down()
+    done = instance.run("up", "--port", "0", "--detach", check=False)
+    assert done.returncode == 1
+    assert problem(done)["code"] == "data_dir_newer"
+    wait_for(lambda: not instance.processes(), "the database server to be stopped again")
 
 
 def test_a_read_only_data_directory_is_a_clear_error(instance: Instance, tmp_path: Path) -> None:

@@ -96,7 +96,18 @@ def assemble(data_dir: Path, port: int | None, database: str | None, report: Rep
     listener = _listen(port)
     report("starting the database")
     embedded = None if database else EmbeddedPostgres(data.postgres)
-    url = database or (embedded.start() if embedded else "")
+    try:
+        url = embedded.start() if embedded is not None else str(database)
+        return _put_together(data, lock, listener, embedded, url)
+    except BaseException:
+        if embedded is not None:
+            embedded.stop()  # nothing is left running by a start that failed
+        raise
+
+
+def _put_together(
+    data: DataDir, lock: int, listener: socket.socket, embedded: EmbeddedPostgres | None, url: str
+) -> Running:
     migrate(url)
     store, loop_store = Store(url), Store(url, max_size=4, timeout_s=LOOP_PATIENCE_S)
     store.open()
