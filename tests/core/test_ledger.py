@@ -271,6 +271,14 @@ def test_the_end_of_a_balance_is_handed_out_whole_in_order() -> None:
     assert done.balances[WALLET].available == 0
 
 
+def test_the_end_of_a_budget_is_handed_out_whole_in_order() -> None:
+    first = claim(job_id="a", attempt_id="a", held_ms=0, reserved_gflop=500)
+    second = claim(job_id="b", attempt_id="b", held_ms=0, reserved_gflop=500, devices=2)
+    funds = balances(500_000, 1_000, spend_floor=-2_000)  # the wallet has plenty
+    done = run([first, second], [lot(gflop=500_000)], funds)
+    assert [o.reserved_gflop for o in done.outcomes] == [500 + 334, 500 + 666]
+
+
 def test_the_least_slice_is_the_boundary_of_the_end_phase() -> None:
     # At 100 GFLOPS the least slice and the grace are 6 s: 600 GFLOP, from 1,200 left.
     above = run([claim(held_ms=0, reserved_gflop=0)], [lot(gflop=1_200)], balances(1_200, 0))
