@@ -152,10 +152,10 @@ def _end(tx: Tx, attempt: Attempt, ended: Exit, now: datetime) -> None:
     tx.run("allocations_end", attempt_id=attempt.id, now=now)
 
 
-def live(platform: Platform) -> int:
-    """How many attempts have not ended."""
+def live(platform: Platform) -> bool:
+    """Whether any attempt has not ended."""
     with platform.store.transaction() as tx:
-        return len(tx.all(Id, "attempts_live_ids"))
+        return tx.one(Id, "attempt_live_any") is not None
 
 
 # --- settle ----------------------------------------------------------------------------------
@@ -177,7 +177,8 @@ def settle(platform: Platform) -> int:
         claims = [claim for claim, _ in loaded if due(claim, platform.slices)]
         if not claims:
             return 0
-        others = _drawn(claim for claim, _ in loaded if not due(claim, platform.slices))
+        ticked = {claim.attempt_id for claim in claims}
+        others = _drawn(claim for claim, _ in loaded if claim.attempt_id not in ticked)
         outcomes = _settle(platform, tx, claims, others, now)
         for outcome in outcomes:
             if outcome.claim.ended:

@@ -150,8 +150,8 @@ SELECT * FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
 -- name: cursors_live
 SELECT id, cursor FROM attempt WHERE state <> 'ended' ORDER BY created_at, id
 
--- name: attempts_live_ids
-SELECT 1 AS id FROM attempt WHERE state <> 'ended'
+-- name: attempt_live_any
+SELECT 1 AS id FROM attempt WHERE state <> 'ended' LIMIT 1
 
 -- name: attempts_of_job
 SELECT * FROM attempt WHERE job_id = %(job_id)s ORDER BY number

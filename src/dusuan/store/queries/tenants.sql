@@ -34,9 +34,6 @@ SELECT * FROM account WHERE %(org_id)s::text IS NULL OR org_id = %(org_id)s ORDE
 INSERT INTO member (id, org_id, name, created_at) VALUES (%(id)s, %(org_id)s, %(name)s, %(now)s)
 ON CONFLICT (org_id, name) DO NOTHING
 
--- name: member_by_id
-SELECT * FROM member WHERE id = %(id)s
-
 -- name: member_by_name
 SELECT * FROM member WHERE org_id = %(org_id)s AND name = %(name)s
 
@@ -65,11 +62,6 @@ FROM api_key k LEFT JOIN member m ON m.id = k.member_id WHERE k.hash = %(hash)s
 -- name: key_by_id
 SELECT k.id, k.member_id, m.org_id, k.hint, k.created_at, k.expires_at, k.revoked_at
 FROM api_key k LEFT JOIN member m ON m.id = k.member_id WHERE k.id = %(id)s
-
--- name: keys_of_member
-SELECT k.id, k.member_id, m.org_id, k.hint, k.created_at, k.expires_at, k.revoked_at
-FROM api_key k LEFT JOIN member m ON m.id = k.member_id
-WHERE k.member_id IS NOT DISTINCT FROM %(member_id)s ORDER BY k.created_at, k.id
 
 -- name: key_revoke
 UPDATE api_key SET revoked_at = %(now)s WHERE id = %(id)s AND revoked_at IS NULL
