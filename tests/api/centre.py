@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from io import BytesIO
@@ -14,37 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
-import psycopg
 import uvicorn
-from tests.conftest import create_database, drop_database
 
 from dusuan.api import Hooks, create_app
 from dusuan.app import pool, tenants, wallets
-from dusuan.app.context import Platform
+from dusuan.app.context import Limits, Platform
 from dusuan.core.metering.journal import EndReason, Exit, Record, RecordKind
 from dusuan.engines.base import Action, Capabilities, Device, Lease, Observation, StartOrder
 from dusuan.service import loop
 from dusuan.store.database import Store
-from dusuan.store.migrate import migrate
 
 RATING_GFLOPS = 100
-
-
-def migrated(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated database, for as long as the generator is kept."""
-    url = create_database(postgres_url)
-    migrate(url)
-    yield str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
-    drop_database(postgres_url, url)
-
-
-def fresh_centre(postgres_url: str, template: str, folder: Path) -> Iterator[Centre]:
-    """A centre on a copy of `template`, for as long as the generator is kept."""
-    url = create_database(postgres_url, template)
-    made = Centre(url, folder)
-    yield made
-    made.close()
-    drop_database(postgres_url, url)
 
 
 DEVICES = tuple(
@@ -66,6 +47,10 @@ class MadeUpEngine:
     """Runs nothing. What a job's command says decides what is reported: `hang`, `exit N`."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new."""
         self.runs: dict[str, Run] = {}
         self.files: dict[tuple[str, str], bytes] = {}
         self.saved: dict[str, bytes] = {}  # what attempts write to their logs, by job id
@@ -160,11 +145,14 @@ class MadeUpEngine:
         return BytesIO(self.files[(job_id, relative)])
 
 
+EPOCH = datetime(2026, 3, 1, tzinfo=UTC)
+
+
 class Clock:
     """A clock that tests can push."""
 
     def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, tzinfo=UTC)
+        self.at = EPOCH
         self._ids = itertools.count(1)
         self._guard = threading.Lock()
 
@@ -183,7 +171,10 @@ class Clock:
 
 
 class Centre:
-    """A whole centre: its database, its engine, its operator, and a client for each person."""
+    """A whole centre: its database, its engine, its operator, and a client for each person.
+
+    One serves many tests; `begin` and `end` stand around each, on a database that is empty.
+    """
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.clock, self.engine = Clock(), MadeUpEngine()
@@ -201,12 +192,37 @@ class Centre:
         )
         self.closing = threading.Event()
         self.app = create_app(self.platform, self._hooks())
+        self._clients: list[httpx.Client] = []
+        self._turner: threading.Thread | None = None
+        self._serve()
+
+    def begin(self) -> None:
+        """Be as new, whatever the last test did to anything."""
+        self.clock.at = EPOCH
+        self.engine.forget()
+        self.closing.clear()
+        for file in self.platform.uploads.iterdir():
+            file.unlink()
+        _restore(self.app.state.hooks, self._hooks())
+        _restore(self.platform.limits, Limits())
         with self.store.transaction() as tx:
             self.operator_key = tenants.issue_key(self.platform, tx, None, None)["key"]
             wallets.seed_packages(self.platform, tx)
             pool.record_inventory(self.platform, tx, DEVICES)
         self.calibrate()
-        self._serve()
+
+    def end(self) -> None:
+        """Leave nothing at work: no stream, no loop, no connection."""
+        self.closing.set()
+        if self._turner is not None:
+            self._turner.join()
+            self._turner = None
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        self.__dict__.pop("operator", None)
+        while self._server.server_state.tasks:
+            time.sleep(0.005)
 
     def _serve(self) -> None:
         listener = socket.socket()
@@ -216,19 +232,18 @@ class Centre:
             self.app, log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
-        self._threads = [threading.Thread(target=self._server.run, args=([listener],))]
-        self._threads[0].start()
-        self._clients: list[httpx.Client] = []
+        self._thread = threading.Thread(target=self._server.run, args=([listener],))
+        self._thread.start()
 
     def keep_turning(self) -> None:
-        """Let the service work on its own from now on."""
+        """Let the service work on its own until the test ends."""
 
         def turn() -> None:
             while not self.closing.wait(0.02):
                 loop.step(self.platform)
 
-        self._threads.append(threading.Thread(target=turn))
-        self._threads[-1].start()
+        self._turner = threading.Thread(target=turn)
+        self._turner.start()
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -280,10 +295,13 @@ class Centre:
             loop.step(self.platform)
 
     def close(self) -> None:
-        self.closing.set()
-        for client in self._clients:
-            client.close()
+        """For good."""
         self._server.should_exit = True
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         self.store.close()
+
+
+def _restore(changed: Any, fresh: Any) -> None:
+    """Give a frozen record back the values that tests have replaced in it."""
+    for each in fields(fresh):
+        object.__setattr__(changed, each.name, getattr(fresh, each.name))

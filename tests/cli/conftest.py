@@ -12,7 +12,7 @@ import pytest
 import structlog
 import typer
 from click.testing import Result
-from tests.api.centre import Centre, fresh_centre, migrated
+from tests.api.centre import Centre
 from typer.testing import CliRunner
 
 from dusuan.cli import LauncherError, build
@@ -75,9 +75,11 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> Iterator[str]:
-    """Name of a migrated database that tests copy."""
-    yield from migrated(postgres_url)
+def served(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    """A centre that answers on loopback for as long as the session lasts."""
+    made = Centre(migrated_url, tmp_path_factory.mktemp("centre"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +91,12 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def centre(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Centre]:
+def centre(served: Centre, clean_url: str) -> Iterator[Centre]:
     """A centre whose service works on its own."""
-    for made in fresh_centre(postgres_url, template, tmp_path):
-        made.keep_turning()
-        yield made
+    served.begin()
+    served.keep_turning()
+    yield served
+    served.end()
 
 
 @pytest.fixture
