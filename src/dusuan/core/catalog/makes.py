@@ -10,6 +10,7 @@ DOMESTIC_MAKES = frozenset(
         "Huawei",
         "Hygon",
         "Iluvatar",
+        "Iluvatar CoreX",
         "Kunlunxin",
         "MetaX",
         "Moore Threads",

@@ -1,0 +1,22 @@
+"""Facts shipped with the project, each with its source: accelerators and model architectures.
+
+The only reader of these files; the core gets what it needs as arguments.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from dusuan.core.catalog import accelerators
+
+
+def text(name: str) -> str:
+    """The text of one shipped file."""
+    return files(__name__).joinpath(name).read_text("utf-8")
+
+
+@cache
+def catalogue() -> accelerators.Catalogue:
+    """The shipped catalogue of accelerators."""
+    return accelerators.parse(text("accelerators.csv"), text("accelerator_conflicts.csv"))
