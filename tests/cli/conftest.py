@@ -34,8 +34,13 @@ class MadeUpLauncher:
         database: str | None,
         detach: bool,
         report: Callable[[str], None],
+        *,
+        standby: bool = False,
+        take_over: bool = False,
     ) -> dict[str, Any]:
         self.asked.append((data, port, database, detach))
+        if standby or take_over:
+            self.asked.append(("beside", standby, take_over))
         report("starting the platform")
         return {"url": self.url, "pid": 1, "data_dir": str(data), "database_url": "postgresql://"}
 

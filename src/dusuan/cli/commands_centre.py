@@ -39,12 +39,22 @@ def up(
         str | None, typer.Option(help="URL of a PostgreSQL database (default: our own).")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers.")] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait beside one that runs; take over when it fails.")
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="The database's other data directory is lost for good."),
+    ] = False,
     as_json: Json = False,
     data: Data = None,
 ) -> None:
     """Start the platform."""
     with command(ctx, as_json, data) as s:
-        started = s.setup.launcher.up(s.data_dir, port, database, detach, s.say)
+        launcher = s.setup.launcher
+        started = launcher.up(
+            s.data_dir, port, database, detach, s.say, standby=standby, take_over=take_over
+        )
         s.show(started, render.made)
 
 

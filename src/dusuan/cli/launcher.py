@@ -27,8 +27,15 @@ class Launcher(Protocol):
         database: str | None,
         detach: bool,
         report: Callable[[str], None],
+        *,
+        standby: bool = False,
+        take_over: bool = False,
     ) -> dict[str, Any]:
-        """Start a platform; detached, answer when it is healthy, else when it was stopped."""
+        """Start a platform; detached, answer when it is healthy, else when it was stopped.
+
+        `standby`: beside one that runs on `data`, to take over when that one fails. `take_over`:
+        the data directory that the database belongs to is lost for good.
+        """
 
     def down(self, data: Path) -> dict[str, Any]:
         """Stop the platform of `data`."""

@@ -1,4 +1,4 @@
-"""The data directory of an embedded platform: its layout, its version, and who has it."""
+"""The data directory of an embedded platform: its layout, its version, and who serves it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,13 @@ class DataDir:
 
     @property
     def status(self) -> Path:
-        """Where the running platform says how to reach it."""
+        """Where the service that leads says how to reach it."""
         return self.root / "platform.json"
+
+    @property
+    def services(self) -> Path:
+        """One file for every service here: the one that leads and those that stand by."""
+        return self.root / "services"
 
     def prepare(self) -> None:
         """Make the folder and check its version. Raises `DataDirProblem`."""
@@ -88,18 +93,52 @@ class DataDir:
                 "use the newer dusuan that wrote it, or another directory with --data",
             )
 
-    def lock(self) -> int:
-        """Take the directory for this process, for as long as the descriptor is open.
+    def identity(self, fresh: str) -> str:
+        """What this directory is called in the database that belongs to it: made once, `fresh`."""
+        file = self.root / "ID"
+        if not file.exists():
+            draft = file.with_suffix(".new")
+            draft.write_text(fresh + "\n")
+            draft.replace(file)
+        return file.read_text().strip()
 
-        Raises `DataDirProblem` when another process has it.
+    def join(self, *, beside: bool) -> int:
+        """A share of the directory for this process, for as long as the descriptor is open.
+
+        Raises `DataDirProblem` when another process has one, unless we may stand `beside` it.
         """
-        descriptor = os.open(self.root / "platform.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with self._doorway():
+            share = self._open_lock()
+            if not beside and not _try(share, fcntl.LOCK_EX):
+                os.close(share)
+                raise self._taken()
+            fcntl.flock(share, fcntl.LOCK_SH)
+            return share
+
+    @contextlib.contextmanager
+    def leave(self, share: int) -> Iterator[bool]:
+        """Give a share back at the end of the block, which is told whether it was the last one.
+
+        Nobody can join meanwhile, so the last one may stop what all of them used.
+        """
+        with self._doorway():
+            try:
+                yield _try(share, fcntl.LOCK_EX)
+            finally:
+                os.close(share)
+
+    @contextlib.contextmanager
+    def _doorway(self) -> Iterator[None]:
+        """One process at a time joins, leaves or asks."""
+        door = os.open(self.root / "door.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise self._taken() from None
-        return descriptor
+            fcntl.flock(door, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(door)
+
+    def _open_lock(self) -> int:
+        return os.open(self.root / "platform.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
     def _taken(self) -> DataDirProblem:
         status = self.read_status()
@@ -107,16 +146,42 @@ class DataDir:
         return DataDirProblem(
             "already_running",
             f"a platform on {self.root} is running already{where}",
-            f"use it, or stop it first: dusuan down --data {self.root}",
+            f"use it, stop it first (dusuan down --data {self.root}), or start this one with "
+            "--standby, to take over when it fails",
         )
 
+    def refuse_if_taken(self) -> None:
+        """Raise `DataDirProblem` when a process has a share of the directory now."""
+        os.close(self.join(beside=False))
+
     def is_taken(self) -> bool:
-        """Whether a process has the directory now."""
+        """Whether a process has a share of the directory now."""
         try:
-            os.close(self.lock())
+            self.refuse_if_taken()
         except (DataDirProblem, OSError):
             return (self.root / "platform.lock").exists()
         return False
+
+    def enter(self, status: Mapping[str, Any]) -> int:
+        """Put this process on the list of those who serve here, until the descriptor is closed."""
+        self.services.mkdir(mode=0o700, exist_ok=True)
+        file = self.services / str(status["pid"])
+        file.unlink(missing_ok=True)  # of a process that had this number before
+        entry = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _try(entry, fcntl.LOCK_EX)
+        os.write(entry, json.dumps(dict(status)).encode())
+        return entry
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Who serves here now: what each of them said of itself. Those of the dead are removed."""
+        alive = []
+        for file in sorted(self.services.glob("*")):
+            with contextlib.suppress(OSError, ValueError):
+                if _is_locked(file):
+                    alive.append(dict(json.loads(file.read_text())))
+                else:
+                    file.unlink()
+        return alive
 
     def read_status(self) -> dict[str, Any]:
         """What the running platform wrote, or nothing."""
@@ -124,6 +189,11 @@ class DataDir:
             status = json.loads(self.status.read_text())
             return dict(status) if isinstance(status, dict) else {}
         return {}
+
+    def withdraw_status(self, pid: int) -> None:
+        """Take back what process `pid` said, unless another one leads by now."""
+        if self.read_status().get("pid") == pid:
+            self.status.unlink(missing_ok=True)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Say how to reach the platform, all at once."""
@@ -139,3 +209,20 @@ class DataDir:
         with os.fdopen(descriptor, "w") as file:
             file.write(key + "\n")
         draft.replace(self.operator_key)
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    """Take a lock of `kind` if that is possible now."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_locked(file: Path) -> bool:
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        return not _try(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)

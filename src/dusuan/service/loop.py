@@ -1,8 +1,8 @@
 """The live loop: one thread that observes, settles, stops, quotes and schedules, woken by events.
 
 It sleeps until a transaction says that there is something to do (NOTIFY), the engine has news, or
-a moment has passed; so a submission starts a job at once. One service leads a database at a time;
-others wait for its lock.
+a moment has passed; so a submission starts a job at once. One service leads a database at a time
+(`store/leadership.py`); others watch it, and one of them takes over when it dies or freezes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -20,24 +21,71 @@ from psycopg_pool import PoolTimeout
 
 from dusuan.app import quotes, rounds
 from dusuan.app.context import Platform
+from dusuan.store.leadership import Leadership, NotOurs, candidate
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long the loop sleeps when nothing wakes it (seconds)."""
+    """How long the loop sleeps when nothing wakes it, and how patient it is (seconds)."""
 
     busy_s: float = 0.25  # jobs are running: their journals grow once a second
     idle_s: float = 2.0
     follower_s: float = 1.0  # between two tries to lead
     retry_s: float = 0.5  # after the database or the engine failed
+    beat_s: float = 1.0  # how often a leader shows that it lives
+    silence_s: float = 4.0  # how long a leader may be silent before a follower deposes it
+    stall_s: float = 60.0  # a turn that takes longer shows nothing any more: it hangs
+    session_s: float = 2.0  # how long the loop waits for a session of the database
+
+
+class Heart:
+    """Shows that a leader lives, in a thread of its own: a long turn of the loop is no death.
+
+    It stops when the lead is lost, and when the loop has made no progress for `stall_s`.
+    """
+
+    def __init__(self, leadership: Leadership, pace: Pace) -> None:
+        self._leadership = leadership
+        self._pace = pace
+        self._stopping = threading.Event()
+        self._progress_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self.problem: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more."""
+        self._stopping.set()
+        self._thread.join(self._pace.silence_s)
+
+    def progress(self) -> None:
+        """The loop has come round. Raises what made the heart stop, if it has."""
+        self._progress_s = time.monotonic()
+        if self.problem is not None:
+            raise self.problem
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._pace.beat_s):
+            if time.monotonic() - self._progress_s > self._pace.stall_s:
+                continue
+            try:
+                self._leadership.beat()
+            except (psycopg.Error, NotOurs) as error:
+                self.problem = error
+                return
 
 
 class Service:
     """The loop of one process. `prepare` runs when it begins to lead, after the database is there.
 
     `revive` is called when the database cannot be reached, to start it again if it is ours.
+    `data_dir` names the data directory that the database has to belong to (`store.leadership`).
+    The loop has connections of its own, so that no crowd at the API can keep it from settling.
     """
 
     def __init__(
@@ -46,11 +94,14 @@ class Service:
         prepare: Callable[[], None],
         revive: Callable[[], None],
         pace: Pace | None = None,
+        *,
+        data_dir: str | None = None,
     ) -> None:
         self._platform = platform
         self._prepare = prepare
         self._revive = revive
         self._pace = pace or Pace()
+        self._data_dir = data_dir
         self._stopping = threading.Event()
         self.leading = threading.Event()
 
@@ -58,17 +109,12 @@ class Service:
         """Let `run` return after the step it is in."""
         self._stopping.set()
 
-    def close(self) -> None:
-        """Give the loop's connections back, after `run` has returned."""
-        self._platform.store.close()
-
     def run(self) -> None:
         """Run until `stop`, through failures of the database and the engine."""
         while not self._stopping.is_set():
             try:
-                with self._platform.store.listen() as connection:
-                    self._lead(connection)
-            except (psycopg.OperationalError, PoolTimeout, OSError) as error:
+                self._compete()
+            except (psycopg.OperationalError, PoolTimeout, OSError, NotOurs) as error:
                 log.warning("service_interrupted", error=str(error).strip())
                 self._pause_and_revive()
             except Exception:
@@ -76,8 +122,6 @@ class Service:
                 # database, which holds whole transactions only.
                 log.exception("service_step_failed")
                 self._pause_and_revive()
-            finally:
-                self.leading.clear()
 
     def _pause_and_revive(self) -> None:
         self._stopping.wait(self._pace.retry_s)
@@ -85,16 +129,44 @@ class Service:
             with contextlib.suppress(Exception):
                 self._revive()
 
-    def _lead(self, connection: psycopg.Connection[Any]) -> None:
-        while not self._platform.store.try_lead(connection):
+    def _compete(self) -> None:
+        """Wait for the lead, and lead until it is lost or we are to stop."""
+        store, pace = self._platform.store, self._pace
+        with candidate(store.url, self._data_dir, pace.silence_s, time.monotonic) as leadership:
+            term = self._win(leadership)
+            if term is not None:
+                with self._office(leadership, term) as (platform, heart):
+                    self._lead(platform, heart)
+
+    def _win(self, leadership: Leadership) -> int | None:
+        while (term := leadership.campaign()) is None:
             if self._stopping.wait(self._pace.follower_s):
-                return
-        self._prepare()
-        rounds.recover(self._platform)
-        self.leading.set()
-        while not self._stopping.is_set():
-            busy = step(self._platform)
-            self._sleep(connection, self._pace.busy_s if busy else self._pace.idle_s)
+                return None
+        log.info("leading", term=term)
+        return term
+
+    @contextlib.contextmanager
+    def _office(self, leadership: Leadership, term: int) -> Iterator[tuple[Platform, Heart]]:
+        """What a leader has for its term: a pool of sessions, and a heart that beats."""
+        heart = Heart(leadership, self._pace)
+        store = self._platform.store.of_term(term, self._pace.session_s)
+        heart.start()
+        try:
+            yield replace(self._platform, store=store), heart
+        finally:
+            self.leading.clear()
+            heart.stop()
+            store.close()
+
+    def _lead(self, platform: Platform, heart: Heart) -> None:
+        with platform.store.listen() as connection:
+            self._prepare()
+            rounds.recover(platform)
+            self.leading.set()
+            while not self._stopping.is_set():
+                heart.progress()
+                busy = step(platform)
+                self._sleep(connection, self._pace.busy_s if busy else self._pace.idle_s)
 
     def _sleep(self, connection: psycopg.Connection[Any], seconds: float) -> None:
         engine, news = self._platform.engine, self._platform.engine.fileno()

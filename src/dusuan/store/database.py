@@ -16,7 +16,8 @@ from dusuan.store.sql import queries
 
 Row = TypeVar("Row")
 CHANNEL = "dusuan"
-LEADER_LOCK = 7_402_002
+# A process that is frozen in the middle of a transaction must not keep what it had locked.
+IDLE_IN_TRANSACTION_S_MAX = 5
 
 _STATEMENTS = {
     name: psycopg_sql.SQL(cast(Any, text))  # the text is a file of ours, never input
@@ -59,15 +60,33 @@ class Tx:
         self._connection.execute("NOTIFY " + CHANNEL)
 
 
+class TermOver(psycopg.OperationalError):
+    """Another service leads by now: this one's sessions are refused."""
+
+
 class Store:
-    """A pool of connections to one database. `timeout_s`: how long to wait for one of them."""
+    """A pool of connections to one database. `timeout_s`: how long to wait for one of them.
+
+    With `term` it is the pool of a leader: its sessions bear the term in their name, by which a
+    later leader ends them, and none is opened any more once there is a later term.
+    """
 
     def __init__(
-        self, url: str, *, min_size: int = 1, max_size: int = 16, timeout_s: float = 10.0
+        self,
+        url: str,
+        *,
+        min_size: int = 1,
+        max_size: int = 16,
+        timeout_s: float = 10.0,
+        term: int | None = None,
     ) -> None:
         self.url = url
+        self._term = term
+        name = "dusuan" if term is None else f"dusuan loop {term}"
         self._pool = ConnectionPool(
             url,
+            kwargs={"application_name": name},
+            configure=self._configure,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -83,6 +102,16 @@ class Store:
         """Give every connection back."""
         self._pool.close()
 
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        """Prepare a new session, in the order that fencing needs: it has its name already."""
+        bound = f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S_MAX}s'"
+        connection.execute(bound.encode())
+        if self._term is not None:
+            row = connection.execute("SELECT term FROM centre").fetchone()
+            if row is None or row[0] != self._term:
+                raise TermOver(f"term {self._term} is over")
+        connection.commit()
+
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
         """One transaction: committed on leaving, rolled back by an exception."""
@@ -93,17 +122,20 @@ class Store:
     def snapshot(self) -> Iterator[Tx]:
         """A read-only transaction that sees one moment of the whole database."""
         with self._pool.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.execute(
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+                " SET LOCAL idle_in_transaction_session_timeout = 0"  # it locks nothing
+            )
             yield Tx(connection)
+
+    def of_term(self, term: int, timeout_s: float) -> Store:
+        """A pool of the same database for the loop of a leader of `term`, opened."""
+        store = Store(self.url, max_size=4, timeout_s=timeout_s, term=term)
+        store.open()
+        return store
 
     def listen(self) -> psycopg.Connection[Any]:
         """A connection of its own that is told of every `Tx.wake`."""
-        connection = psycopg.connect(self.url, autocommit=True)
+        connection = psycopg.connect(self.url, autocommit=True, application_name="dusuan listener")
         connection.execute("LISTEN " + CHANNEL)
         return connection
-
-    @staticmethod
-    def try_lead(connection: psycopg.Connection[Any]) -> bool:
-        """Take the one leader's lock of the database for as long as `connection` lives."""
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
-        return bool(row and row[0])

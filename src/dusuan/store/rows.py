@@ -189,6 +189,7 @@ class Job:
     balance_after_gflop: int | None
     submitted_at: datetime
     finished_at: datetime | None
+    files_removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

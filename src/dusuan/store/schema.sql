@@ -1,6 +1,14 @@
 -- The schema as it stands, for reading. Migrations build it; a test proves that both are the same.
 -- Degrees are whole GFLOP, money whole fen. Totals that can pass 2^63 are numeric.
 
+-- One row: whose data directory this database belongs to, and how often its leader has changed.
+CREATE TABLE centre (
+    id          boolean PRIMARY KEY DEFAULT true CHECK (id),
+    data_dir    text,
+    term        bigint NOT NULL DEFAULT 0 CHECK (term >= 0)
+);
+INSERT INTO centre DEFAULT VALUES;
+
 CREATE TABLE organisation (
     id          text PRIMARY KEY,
     name        text NOT NULL UNIQUE,
@@ -193,8 +201,11 @@ CREATE TABLE job (
     balance_before_gflop numeric(38) NOT NULL,
     balance_after_gflop  numeric(38),
     submitted_at timestamptz NOT NULL,
-    finished_at  timestamptz
+    finished_at  timestamptz,
+    files_removed_at timestamptz
 );
+CREATE INDEX job_files ON job (finished_at)
+    WHERE finished_at IS NOT NULL AND files_removed_at IS NULL;
 CREATE INDEX job_open ON job (state)
     WHERE state NOT IN ('succeeded', 'failed', 'cancelled');
 CREATE INDEX job_account ON job (account_id, position DESC);
@@ -295,6 +306,7 @@ CREATE TABLE idempotency (
     created_at   timestamptz NOT NULL,
     PRIMARY KEY (actor, key)
 );
+CREATE INDEX idempotency_age ON idempotency (created_at);
 
 INSERT INTO ledger_account (path, unit, floor) VALUES
     ('house/issued', 'gflop', NULL), ('house/consumed', 'gflop', NULL),

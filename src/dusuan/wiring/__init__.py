@@ -32,37 +32,49 @@ class EmbeddedLauncher:
     """Starts and stops the embedded platform for the command line."""
 
     def up(
-        self, data: Path, port: int | None, database: str | None, detach: bool, report: Report
+        self,
+        data: Path,
+        port: int | None,
+        database: str | None,
+        detach: bool,
+        report: Report,
+        *,
+        standby: bool = False,
+        take_over: bool = False,
     ) -> dict[str, Any]:
         """Start a platform. In the foreground this returns when it has been stopped."""
         database = database or os.environ.get("DATABASE_URL")
         if detach:
-            return self._detached(data, port, database, report)
-        from dusuan.wiring.assembly import run_here  # a server's imports, for a server only
+            words = ["--standby"] * standby + ["--take-over"] * take_over
+            words += [] if port is None else ["--port", str(port)]
+            return self._detached(data, words, database, standby, report)
+        from dusuan.wiring.assembly import Start, run_here  # a server's imports, for a server only
 
-        return run_here(data, port, database, report)
+        return run_here(Start(data, port, database, standby, take_over), report)
 
     def _detached(
-        self, data: Path, port: int | None, database: str | None, report: Report
+        self, data: Path, words: list[str], database: str | None, standby: bool, report: Report
     ) -> dict[str, Any]:
         """Start `up` in a process of its own and wait until it answers."""
         folder = DataDir(data.absolute())
         try:
             folder.prepare()
-            if folder.is_taken():
-                folder.lock()
+            if not standby:
+                folder.refuse_if_taken()
         except DataDirProblem as problem:
             raise LauncherError(problem.code, problem.text, problem.remedy) from problem
-        return _spawn(folder, port, database, report)
+        return _spawn(folder, words, database, report)
 
     def down(self, data: Path) -> dict[str, Any]:
-        """Stop the platform on `data`, and its database server, whichever still runs."""
+        """Stop the services on `data`, and its database server, whichever still runs."""
         folder = DataDir(data.absolute())
         status = folder.read_status()
-        was_running = folder.is_taken()
-        if was_running and "pid" in status:
-            os.kill(int(status["pid"]), signal.SIGTERM)
-            _wait(lambda: not folder.is_taken(), STOP_TIMEOUT_S, f"process {status['pid']} to stop")
+        was_running = folder.root.is_dir() and folder.is_taken()
+        for entry in folder.entries() if was_running else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(entry["pid"]), signal.SIGTERM)
+        if was_running:
+            _wait(lambda: not folder.is_taken(), STOP_TIMEOUT_S, "the platform to stop")
         if folder.postgres.is_dir():
             from dusuan.store.embedded import EmbeddedPostgres  # imports the database driver
 
@@ -100,10 +112,9 @@ def default_data_dir() -> Path:
 
 
 def _spawn(
-    folder: DataDir, port: int | None, database: str | None, report: Report
+    folder: DataDir, words: list[str], database: str | None, report: Report
 ) -> dict[str, Any]:
-    command = [sys.executable, "-m", "dusuan", "up", "--data", str(folder.root), "--json"]
-    command += [] if port is None else ["--port", str(port)]
+    command = [sys.executable, "-m", "dusuan", "up", "--data", str(folder.root), "--json", *words]
     environment = dict(os.environ) | ({"DATABASE_URL": database} if database else {})
     with folder.log.open("ab") as log:
         process = subprocess.Popen(
@@ -115,28 +126,38 @@ def _spawn(
             start_new_session=True,
         )
     report("starting the platform")
-    return _await_answer(folder, process)
+    return _await_answer(folder, process, standby="--standby" in words)
 
 
-def _await_answer(folder: DataDir, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def _await_answer(
+    folder: DataDir, process: subprocess.Popen[bytes], standby: bool
+) -> dict[str, Any]:
+    """Its status, once it leads; one that stands by need only answer."""
+
+    def said() -> dict[str, Any]:
+        entries = folder.entries()
+        return next((entry for entry in entries if entry["pid"] == process.pid), {})
+
     def answers() -> bool:
         if process.poll() is not None:
             raise _why_not(folder.log)
-        status = folder.read_status()
-        return status.get("pid") == process.pid and _healthy(status["url"])
+        status = said()
+        health = _health(status["url"]) if status else {}
+        return bool(health.get("leading") or (standby and health))
 
     _wait(answers, START_TIMEOUT_S, "the platform to answer")
-    return folder.read_status()
+    return said()
 
 
-def _healthy(url: str) -> bool:
+def _health(url: str) -> dict[str, Any]:
+    """What the platform at `url` says of itself; nothing when it does not answer."""
     # As cheaply as can be: the platform may be measuring its devices just now.
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2.0)
     try:
         connection.request("GET", "/healthz")
-        return bool(json.loads(connection.getresponse().read()).get("leading"))
+        return dict(json.loads(connection.getresponse().read()))
     except (OSError, ValueError, http.client.HTTPException):
-        return False
+        return {}
     finally:
         connection.close()
 

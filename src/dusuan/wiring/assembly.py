@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,9 +34,9 @@ from dusuan.service.ratings import Ratings
 from dusuan.store.database import Store
 from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
+from dusuan.store.rows import Id
 
 DEFAULT_PORT = 7340
-LOOP_PATIENCE_S = 2.0  # then the loop looks after the database server itself
 
 Report = Callable[[str], None]
 
@@ -56,12 +56,24 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What `up` was told. `standby`: wait beside one that leads. `take_over`: the database's other
+    data directory is gone for good, and the attempts it knew are lost."""
+
+    data: Path
+    port: int | None = None
+    database: str | None = None
+    standby: bool = False
+    take_over: bool = False
+
+
 @dataclass(slots=True)
 class Running:
     """The parts of a platform in this process, to be closed in reverse order."""
 
     data: DataDir
-    lock: int
+    share: int
     listener: socket.socket
     database: EmbeddedPostgres | None
     url: str
@@ -87,42 +99,66 @@ class Running:
         }
 
 
-def assemble(data_dir: Path, port: int | None, database: str | None, report: Report) -> Running:
-    """Put a platform together on `data_dir`. Raises `LauncherError` for what a user can mend."""
-    data = DataDir(data_dir.absolute())
+def assemble(start: Start, report: Report) -> Running:
+    """Put a platform together. Raises `LauncherError` for what a user can mend."""
+    data = DataDir(start.data.absolute())
     data.prepare()
-    lock = data.lock()
-    data.status.unlink(missing_ok=True)  # of one that was killed: its process id may be another's
-    listener = _listen(port)
+    share = data.join(beside=start.standby)
+    if not start.standby:
+        data.status.unlink(missing_ok=True)  # of one that was killed: its pid may be another's
+    listener = _listen(start.port)
     report("starting the database")
-    embedded = None if database else EmbeddedPostgres(data.postgres)
+    embedded = None if start.database else EmbeddedPostgres(data.postgres)
     try:
-        url = embedded.start() if embedded is not None else str(database)
-        return _put_together(data, lock, listener, embedded, url)
+        url = embedded.start() if embedded is not None else str(start.database)
+        return _put_together(start, data, share, listener, embedded, url)
     except BaseException:
-        if embedded is not None:
-            embedded.stop()  # nothing is left running by a start that failed
+        with data.leave(share) as last:
+            if last and embedded is not None:
+                embedded.stop()  # nothing is left running by a start that failed
         raise
 
 
 def _put_together(
-    data: DataDir, lock: int, listener: socket.socket, embedded: EmbeddedPostgres | None, url: str
+    start: Start,
+    data: DataDir,
+    share: int,
+    listener: socket.socket,
+    embedded: EmbeddedPostgres | None,
+    url: str,
 ) -> Running:
     migrate(url)
-    store, loop_store = Store(url), Store(url, max_size=4, timeout_s=LOOP_PATIENCE_S)
+    store = Store(url)
     store.open()
-    loop_store.open()
+    identity = data.identity(new_id("dir"))
+    _claim(store, identity, start.take_over)
     engine = LocalEngine(data.engine, node=socket.gethostname(), hidden=[data.root])
     platform = Platform(store, engine, now, new_id, new_secret, data.uploads)
     _seed(platform, data)
     ratings = Ratings(platform, lambda: _measure(engine))
-    # The loop has connections of its own: no crowd at the API can keep it from settling.
-    service = Service(
-        replace(platform, store=loop_store), ratings.prepare, lambda: _revive(embedded)
-    )
     closing = threading.Event()
+
+    def prepare() -> None:
+        data.write_status(running.status)
+        ratings.prepare()
+
+    service = Service(platform, prepare, lambda: _revive(embedded), data_dir=identity)
     app = create_app(platform, _hooks(engine, ratings, service, closing))
-    return Running(data, lock, listener, embedded, url, platform, service, app, closing)
+    running = Running(data, share, listener, embedded, url, platform, service, app, closing)
+    return running
+
+
+def _claim(store: Store, identity: str, by_force: bool) -> None:
+    """One database, one data directory: only there are the journals of its attempts."""
+    with store.transaction() as tx:
+        ours = tx.one(Id, "centre_claim", data_dir=identity, by_force=by_force)
+    if ours is None:
+        raise LauncherError(
+            "database_of_another",
+            "this database belongs to another data directory, where its attempts' journals are",
+            "use that directory with --data (and --standby beside a running platform); if it is "
+            "lost for good, --take-over gives its attempts up as lost",
+        )
 
 
 def _listen(port: int | None) -> socket.socket:
@@ -216,7 +252,7 @@ def serve(running: Running, report: Report) -> None:
         running.app, log_config=None, access_log=False, timeout_graceful_shutdown=3
     )
     server = _Server(config, running.closing)
-    running.data.write_status(running.status)
+    entry = running.data.enter(running.status)
     report(f"dusuan answers at {running.address}")
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal that ended it once more, for whoever had it before: nobody.
@@ -227,18 +263,23 @@ def serve(running: Running, report: Report) -> None:
         running.service.stop()
         thread.join(timeout=10.0)
         running.platform.store.close()
-        running.service.close()
-        if running.database is not None:
+        _leave(running)
+        os.close(entry)
+
+
+def _leave(running: Running) -> None:
+    """The last service of a data directory stops its database; one that stays behind needs it."""
+    running.data.withdraw_status(os.getpid())
+    with running.data.leave(running.share) as last:
+        if last and running.database is not None:
             running.database.stop()
-        running.data.status.unlink(missing_ok=True)
-        os.close(running.lock)
 
 
-def run_here(data: Path, port: int | None, database: str | None, report: Report) -> dict[str, Any]:
+def run_here(start: Start, report: Report) -> dict[str, Any]:
     """Run a platform in this process until it is told to stop. Raises `LauncherError`."""
     _configure_logs()
     try:
-        running = assemble(data, port, database, report)
+        running = assemble(start, report)
     except DataDirProblem as problem:
         raise LauncherError(problem.code, problem.text, problem.remedy) from problem
     except EmbeddedPostgresError as error:

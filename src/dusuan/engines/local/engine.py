@@ -85,8 +85,8 @@ class LocalEngine:
         self._guard = threading.Lock()
         self._children: list[subprocess.Popen[bytes]] = []
         self._ended: set[str] = set()
-        self._live = {name: self._devices_of(name) for name in self.adopt()}
-        self._wake = self._listen()
+        self._live = {name: self._devices_of(name) for name in self._running()}
+        self._wake: socket.socket | None = None
 
     # -- the engine protocol -----------------------------------------------------------------
 
@@ -153,17 +153,27 @@ class LocalEngine:
                 replace_json(path, _lease_document(lease))
 
     def adopt(self) -> Sequence[str]:
-        """The attempts that are still running, by their locks."""
+        """The attempts that are still running, by their locks. From here on the nudges are ours,
+        until another engine on the same root adopts."""
+        running = self._running()
+        with self._guard:
+            self._live = {name: self._devices_of(name) for name in running}
+            self._hang_up()
+        return running
+
+    def _running(self) -> list[str]:
         folders = sorted(self._layout.attempts.iterdir())
         return [folder.name for folder in folders if self._is_running(folder.name)]
 
     def fileno(self) -> int | None:
         """The socket that shepherds nudge at a start and at an end."""
+        if self._wake is None:
+            self._wake = self._listen()
         return self._wake.fileno()
 
     def drain(self) -> None:
         """Read away the nudges."""
-        while True:
+        while self._wake is not None:
             try:
                 self._wake.recv(64)
             except BlockingIOError:
@@ -192,7 +202,12 @@ class LocalEngine:
     def close(self) -> None:
         """Let go of the socket. Running attempts go on: that is what shepherds are for."""
         self._reap()
-        self._wake.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._wake is not None:
+            self._wake.close()
+            self._wake = None
 
     # -- setting up --------------------------------------------------------------------------
 
