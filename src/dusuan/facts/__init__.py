@@ -5,10 +5,12 @@ The only reader of these files; the core gets what it needs as arguments.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.resources import files
 
 from dusuan.core.catalog import accelerators
+from dusuan.core.workload import goodput
 
 
 def text(name: str) -> str:
@@ -20,3 +22,9 @@ def text(name: str) -> str:
 def catalogue() -> accelerators.Catalogue:
     """The shipped catalogue of accelerators."""
     return accelerators.parse(text("accelerators.csv"), text("accelerator_conflicts.csv"))
+
+
+@cache
+def run_model() -> goodput.RunModel:
+    """The fitted model of a run's device-hours."""
+    return goodput.run_model(json.loads(text("run_model.json")))
