@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from dusuan.core.catalog import accelerators
-from dusuan.core.workload import goodput
+from dusuan.core.workload import goodput, named
 
 
 def text(name: str) -> str:
@@ -28,3 +28,9 @@ def catalogue() -> accelerators.Catalogue:
 def run_model() -> goodput.RunModel:
     """The fitted model of a run's device-hours."""
     return goodput.run_model(json.loads(text("run_model.json")))
+
+
+@cache
+def models() -> named.ModelTable:
+    """The shipped table of named architectures."""
+    return named.parse(text("models.csv"))

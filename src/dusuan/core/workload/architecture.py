@@ -20,6 +20,7 @@ class Attention:
     head_dim: int
     v_head_dim: int
     window: int | None = None
+    chunked: bool = False  # the window is a chunk that starts anew, and does not slide
     gated: bool = False  # an output gate as wide as the queries
     extra_weights: int = 0  # biases, norms of queries and keys, sinks
 

@@ -98,6 +98,8 @@ def _shape(values: Values, family: Family) -> hflayers.Shape:
 
 
 def _positions(values: Values, family: Family) -> int:
+    if values.flag("learned_pos_emb", False) and not values.flag("alibi", False):  # MPT
+        return values.count("context")
     if family.positions is None:
         return 0
     key, beyond = family.positions

@@ -32,6 +32,7 @@ class Family:
     feed_default: int | None = None  # feed-forward width over hidden size where none is given
     kv_default: int | None = None
     embedding_norm: bool = False
+    relative: bool = False  # a projection of relative positions in every layer
 
 
 _LLAMA = Family()
@@ -89,6 +90,8 @@ FAMILIES: Mapping[str, Family] = {
         gated=False, tied=True, norm_bias=True, bias="all", feed_default=4, positions=("context", 2)
     ),
     "xglm": Family(gated=False, tied=True, norm_bias=True, bias="all", feed_default=4),
+    # Gopher and Chinchilla: relative positions as in Transformer-XL, one more h^2 a layer.
+    "transformer_xl": Family(gated=False, tied=True, bias="feed", relative=True),
     "gptj": Family(
         gated=False, norms=1, norm_bias=True, bias="feed", feed_default=4, head_bias=True
     ),

@@ -135,7 +135,8 @@ def _attention(values: Values, family: Family, shape: Shape, window: int | None)
         raise Bad.contradiction(words)
     gated = values.flag("attn_output_gate", values.word("model_type") == "qwen3_next")
     extra = _attention_extra(values, family, shape, (heads, kv_heads, dim, v_dim))
-    return Attention(heads, kv_heads, dim, v_dim, window, gated, extra)
+    chunked = window is not None and _is_llama4(values)
+    return Attention(heads, kv_heads, dim, v_dim, window, chunked, gated, extra)
 
 
 def _kv_heads(values: Values, shape: Shape) -> int:
@@ -173,6 +174,7 @@ def _attention_extra(
     norm = "full" if values.word("qk_norm_type") == "per_layer" else family.qk_norm
     if norm == "none" and values.flag("use_qk_norm", False):
         norm = "head"
+    extra += shape.hidden * heads * dim if family.relative else 0
     return extra + {"none": 0, "head": 2 * dim, "full": (heads + kv_heads) * dim}[norm]
 
 
