@@ -71,6 +71,10 @@ TAMPERINGS = {
     ),
     "DELETE FROM transfer WHERE kind = 'purchase'": ("debits_equal_credits", "is gone"),
     "UPDATE lot SET expires_at = now()": ("lots_equal_purchases", "acme:wallet"),
+    "UPDATE usage SET settled_gflop = settled_gflop - 1, borne_gflop = 1 WHERE seq = 1": (
+        "quotes_cap_bills",
+        "{job}",
+    ),
     "UPDATE ledger_account SET floor = 20000 WHERE path = 'acme:wallet'": (
         "no_balance_below_its_floor",
         "acme:wallet",

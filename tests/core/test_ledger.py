@@ -16,7 +16,7 @@ from dusuan.core.ledger.postings import Draft, Entry, House
 from dusuan.core.ledger.purchases import MS_PER_DAY, Package, buy, receive_payment
 from dusuan.core.ledger.tick import Claim, SlicePolicy, Tick, due, first_slice, tick
 
-HOUSE = House(1, 2, 3, 4, 5, 6, 7, 8)
+HOUSE = House(1, 2, 3, 4, 5, 6, 7, 8, 9)
 WALLET, SPEND, ORG_SPEND, CASH = 20, 21, 22, 23
 POLICY = SlicePolicy(slice_ms=60_000, least_ms=4_000, settle_ms=5_000, head_ms=3_000)
 

@@ -89,6 +89,15 @@ class NewPayment(Body):
     reference: Text = ""
 
 
+Permille = Annotated[int, Field(gt=0, le=100_000)]
+
+
+class NewPrices(Body):
+    reserved: Permille | None = None
+    standard: Permille | None = None
+    spot: Permille | None = None
+
+
 class JobFile(Body):
     """A job file's text; `name` is used where it names none."""
 
@@ -225,6 +234,28 @@ class QuoteView(View):
     chosen: str | None
     problem: dict[str, Any] | None
     expires_at: str
+
+
+class PriceView(View):
+    price_version: int
+    tiers: dict[str, int]
+
+
+class TemplateView(View):
+    organisation: str
+    template: str
+    quotes: int
+    bias: float
+    error: float
+    p50_coverage: float
+    p90_coverage: float
+    centre_gflop: int
+    centre_share: float
+
+
+class QuoteReport(View):
+    templates: list[TemplateView]
+    all: dict[str, Any] | None
 
 
 class CheckedView(View):

@@ -17,6 +17,7 @@ from dusuan.api import (
     routes_files,
     routes_jobs,
     routes_money,
+    routes_quotes,
     routes_tenants,
 )
 from dusuan.api.edge import Edge
@@ -28,6 +29,7 @@ _ROUTERS = (
     routes_tenants.router,
     routes_money.router,
     routes_jobs.router,
+    routes_quotes.router,
     routes_files.router,
 )
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

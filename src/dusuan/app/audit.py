@@ -25,6 +25,7 @@ _QUERIES = {
     "registers_are_metered": "audit_registers",
     "devices_are_not_shared": "audit_devices_not_shared",
     "house_accounts_agree": "audit_house",
+    "quotes_cap_bills": "audit_quotes_cap_bills",
 }
 
 

@@ -16,12 +16,16 @@ from dusuan.store.database import Store
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and times that a request may not pass."""
+    """Sizes and times that a request may not pass.
+
+    `quote_bears_permille`: of the cap of an accepted quote, how much the centre bears beyond it.
+    """
 
     job_file_bytes: int = 1_048_576
     upload_bytes: int = 64 * 1_048_576
     quote_valid_s: int = 3_600
     probe_s: int = 4
+    quote_bears_permille: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

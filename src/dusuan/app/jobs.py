@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dusuan.app import matching
+from dusuan.app import bindings, matching, prices
 from dusuan.app.access import Actor, Need, account_for, job_for, no_job, visible_accounts
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
@@ -46,6 +47,8 @@ class Order:
     plan_id: str | None = None
     probe: bool = False
     wall_ms: int | None = None
+    terms: bindings.Terms | None = None
+    tier_permille: int = 1_000
 
     @property
     def grace_ms(self) -> int:
@@ -93,7 +96,10 @@ def submit(
     most = matching.largest_gang(request, devices)
     if request.count > most:
         raise too_many(request, most)
-    order = Order(parsed.spec, request, upload_id, wall_ms=wall_ms(parsed.spec))
+    permille = prices.permille(prices.latest(tx), parsed.spec.goal.tier)
+    order = Order(
+        parsed.spec, request, upload_id, wall_ms=wall_ms(parsed.spec), tier_permille=permille
+    )
     job_id = insert_job(platform, tx, actor, account, order, devices)
     return {"job_id": job_id, "state": "queued", "warnings": [w.text for w in parsed.warnings]}
 
@@ -128,24 +134,45 @@ def submit_plan(
     """Submit a quoted job on the plan named, or on the one its goal picked."""
     quote = quote_for(tx, actor, quote_id, Need.SUBMIT)
     account = tx.one(Account, "account_by_id", id=quote.account_id)
-    if account is None or quote.state != "ready" or quote.menu is None:
-        raise refuse(
-            "conflict", "quote_not_ready", f"the quote {quote_id} is {quote.state}", "quote again"
-        )
-    if quote.expires_at <= platform.now():
-        raise refuse(
-            "conflict", "quote_expired", f"the quote {quote_id} has expired", "quote again"
-        )
-    chosen = plan_id or quote.menu["chosen"]
-    plan = next((p for p in quote.menu["plans"] if p["plan_id"] == chosen), None)
-    if plan is None:
-        raise _no_plan(quote, chosen)
-    spec = from_document(quote.spec)
+    if account is None:  # the foreign key forbids it
+        raise RuntimeError(f"{quote_id} belongs to no account")
+    plan = _plan_of(platform, quote, plan_id)
+    spec = _on_tier(from_document(quote.spec), plan["tier"])
     devices = tx.all(DeviceRow, "devices")
     request = Request(plan["count"], plan["kind"], plan["device"])
-    order = Order(spec, request, quote.upload_id, quote.id, plan["plan_id"], wall_ms=wall_ms(spec))
+    order = Order(
+        spec,
+        request,
+        quote.upload_id,
+        quote.id,
+        plan["plan_id"],
+        wall_ms=wall_ms(spec),
+        terms=bindings.terms_of(quote, plan, spec.name),
+        tier_permille=plan.get("tier_permille", 1_000),
+    )
     job_id = insert_job(platform, tx, actor, account, order, devices)
     return {"job_id": job_id, "state": "queued", "plan_id": plan["plan_id"], "warnings": []}
+
+
+def _plan_of(platform: Platform, quote: Quote, plan_id: str | None) -> Mapping[str, Any]:
+    """The plan of a quote that is named, or that its goal picked. Raises `Refused`."""
+    if quote.state != "ready" or quote.menu is None:
+        text = f"the quote {quote.id} is {quote.state}"
+        raise refuse("conflict", "quote_not_ready", text, "quote again")
+    if quote.expires_at <= platform.now():
+        text = f"the quote {quote.id} has expired"
+        raise refuse("conflict", "quote_expired", text, "quote again")
+    chosen = plan_id or quote.menu["chosen"]
+    plan: Mapping[str, Any] | None = next(
+        (p for p in quote.menu["plans"] if p["plan_id"] == chosen), None
+    )
+    if plan is None:
+        raise _no_plan(quote, chosen)
+    return plan
+
+
+def _on_tier(spec: JobSpec, tier: str) -> JobSpec:
+    return replace(spec, goal=replace(spec.goal, tier=tier))
 
 
 def _no_plan(quote: Quote, chosen: str | None) -> Refused:
@@ -213,25 +240,43 @@ def insert_job(
         requeues=order.spec.checkpoint is not None and not order.probe,
         balance=ledger.as_balance(wallet).posted,
         now=now,
+        tier_permille=order.tier_permille,
     )
-    rating = matching.rating_of(order.request.model, devices)
-    if rating is not None:
-        rate = rating[0] * order.request.count
-        shortage = set_aside(platform, tx, account, job_id, rate, order.grace_ms)
-        if shortage is not None:
-            raise _insufficient(tx, account, shortage)
+    _hold(platform, tx, account, job_id, order, devices)
     tx.wake()
     return job_id
 
 
+def _hold(
+    platform: Platform,
+    tx: Tx,
+    account: Account,
+    job_id: str,
+    order: Order,
+    devices: list[DeviceRow],
+) -> None:
+    """Bind the job to its quote, and set its first slice aside if there is a rating already."""
+    rating = matching.rating_of(order.request.model, devices)
+    rate = units.tier_rate(rating[0] if rating else 0, order.tier_permille) * order.request.count
+    wanted = first_slice(rate, order.grace_ms, platform.slices)
+    if order.terms is not None:
+        bindings.accept(platform, tx, job_id, order.terms, wanted)
+        wanted = min(wanted, order.terms.cap_gflop)
+    if rating is None:
+        return
+    shortage = set_aside(platform, tx, account, job_id, wanted)
+    if shortage is not None:
+        raise _insufficient(tx, account, shortage)
+
+
 def set_aside(
-    platform: Platform, tx: Tx, account: Account, job_id: str, gflop_per_s: int, grace_ms: int
+    platform: Platform, tx: Tx, account: Account, job_id: str, wanted: int
 ) -> Shortage | None:
-    """Open the hold for a job's first slice, after what has expired is out of the wallet."""
+    """Open the hold for a job's first slice, `wanted` GFLOP, after what has expired is out of the
+    wallet."""
     now = platform.now()
     locked = Balances(ledger.lock_balances(tx, [account.wallet_id, *account.limit_ids]))
     lapse_wallet(platform, tx, account.wallet_id, locked)
-    wanted = first_slice(gflop_per_s, grace_ms, platform.slices)
     held = Balances({a: locked[a] for a in (account.wallet_id, *account.limit_ids)})
     shortage = open_hold(account.wallet_id, account.limit_ids, wanted, held)
     if shortage is not None:

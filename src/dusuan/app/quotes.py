@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import jobs, matching
+from dusuan.app import jobs, matching, prices
 from dusuan.app.access import Actor, Need, account_for
 from dusuan.app.context import Platform
 from dusuan.core import units
@@ -99,6 +99,7 @@ def _insert(
         upload_id=asked.upload_id,
         state=state,
         menu=None if menu is None else json(menu),
+        price_version=prices.latest(tx).id,
         now=now,
         expires_at=now + timedelta(seconds=platform.limits.quote_valid_s),
     )
@@ -222,7 +223,9 @@ def _menu(
         raise RuntimeError(f"{quote.id} was probed without an account or steps")
     price = price_for(tx, account)
     measured = [_measurement(job, attempt) for job, attempt in ran]
-    menu = build(measured, spec.workload.steps, price, spec.goal.tier, platform.site)
+    tier = spec.goal.tier
+    permille = _permille(tx, quote, tier)
+    menu = build(measured, spec.workload.steps, price, tier, platform.site, permille)
     if not menu.plans:
         return None, _why_nothing(probes)
     waited = [job for job, attempt in probes if attempt is None]
@@ -234,6 +237,14 @@ def _menu(
         **_chosen(menu.plans, spec.goal),
     }
     return document, None
+
+
+def _permille(tx: Tx, quote: Quote, tier: str) -> int:
+    """What `tier` costs by the price version that was in force when the quote was asked for."""
+    if quote.price_version is None:  # asked for before there were any
+        return 1_000
+    version = tx.one(prices.PriceVersion, "price_version_by_id", id=quote.price_version)
+    return 1_000 if version is None else prices.permille(version, tier)
 
 
 def _never_ran(probe: Job) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dusuan.app import jobs, quotes
+from dusuan.app import bindings, jobs, quotes
 from dusuan.app.access import Actor, Need, job_for
 from dusuan.app.context import refuse
 from dusuan.core import units
 from dusuan.core.planning.menu import price_fen
+from dusuan.core.workload.document import from_document
 from dusuan.store import ledger
 from dusuan.store.database import Tx
 from dusuan.store.rows import Attempt, DeviceRow, Job, LedgerAccount
@@ -28,8 +29,8 @@ def receipt(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
     usage = tx.dicts("usage_of_job", job_id=job.id)[0]
     lots = tx.dicts("uses_of_job", job_id=job.id)
     last = attempts[-1] if attempts else None
-    devices = tx.dicts("devices_of_attempt", attempt_id=last.id) if last else []
-    delivered = _delivered(attempts)
+    delivered, held = _delivered(attempts), _held(attempts)
+    bound = bindings.view(tx, job, attempts)
     return {
         "job_id": job.id,
         "name": job.name,
@@ -38,28 +39,68 @@ def receipt(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
         "stop_reason": job.stop_reason,
         "device": job.model,
         "count": job.count,
-        "devices": [row["device"] for row in devices],
         "attempts": len(attempts),
-        "rating_gflops": last.rating_gflops if last else None,
-        "rating_basis": last.rating_basis if last else None,
+        **_ran_on(tx, last),
         "meter_basis": "held",
         "held_ms": sum(a.held_ms for a in attempts),
-        "held_gflop": usage["held_gflop"],
-        "held_degrees": units.degrees_text(usage["held_gflop"]),
+        "held_gflop": held,
+        "held_degrees": units.degrees_text(held),
+        **_tier(job),
         "charged_gflop": usage["settled_gflop"],
         "overrun_gflop": usage["overrun_gflop"],
+        "borne_gflop": usage["borne_gflop"],
+        "quote": bound,
+        "probes": [] if job.quote_id is None else probe_bill(tx, job.quote_id),
         "delivered_gflop": delivered,
         "delivered_source": None if delivered is None else "reported by the job",
         "lots": lots,
         "charge_fen": sum(lot["fen"] for lot in lots),
         "balance_before_gflop": int(job.balance_before_gflop),
         "balance_after_gflop": _whole(job.balance_after_gflop),
-        "isolation": last.isolation if last else None,
-        "result": dict(last.meter.get("result", {})) if last else {},
-        "notes": _notes(delivered, usage["held_gflop"], _spread(tx, job.model)),
+        "notes": [*_notes(delivered, held, _spread(tx, job.model)), *_quote_notes(job, bound)],
         "submitted_at": job.submitted_at.isoformat(),
         "finished_at": None if job.finished_at is None else job.finished_at.isoformat(),
     }
+
+
+def _ran_on(tx: Tx, last: Attempt | None) -> dict[str, Any]:
+    """Where the last attempt ran, at which rating, how far apart from others, and what it said."""
+    if last is None:
+        nothing = dict.fromkeys(("rating_gflops", "rating_basis", "isolation"))
+        return {"devices": [], **nothing, "result": {}}
+    return {
+        "devices": [row["device"] for row in tx.dicts("devices_of_attempt", attempt_id=last.id)],
+        "rating_gflops": last.rating_gflops,
+        "rating_basis": last.rating_basis,
+        "isolation": last.isolation,
+        "result": dict(last.meter.get("result", {})),
+    }
+
+
+def _tier(job: Job) -> dict[str, Any]:
+    return {"tier": from_document(job.spec).goal.tier, "tier_permille": job.tier_permille}
+
+
+def _held(attempts: Sequence[Attempt]) -> int:
+    """GFLOP that the devices could have done while they were held, whatever the tier bills."""
+    return sum(units.held_gflop(a.rating_gflops, a.held_ms) for a in attempts)
+
+
+def _quote_notes(job: Job, bound: Mapping[str, Any] | None) -> list[str]:
+    if bound is None:
+        return []
+    notes = []
+    if job.stop_reason == "quote":
+        notes.append(
+            "it was stopped: it had used all that its quote let it be charged, and all that the "
+            "centre bears beyond that; describe the work anew and quote again"
+        )
+    if bound["centre_gflop"]:
+        share = units.degrees_text(bound["centre_gflop"])
+        notes.append(f"it took more than was quoted: {share} degrees of it are the centre's")
+    if bound["beyond_gflop"]:
+        notes.append("it did more than its quote described; that part was billed in full")
+    return notes
 
 
 def _whole(value: int | None) -> int | None:
@@ -93,11 +134,11 @@ def meter(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
     job = job_for(tx, actor, job_id, Need.READ)
     attempts = tx.all(Attempt, "attempts_of_job", job_id=job.id)
     account = jobs.account_of(tx, job)
-    held = sum(units.held_gflop(a.rating_gflops, a.held_ms) for a in attempts)
+    held = _held(attempts)
     posted = sum(lot["fen"] for lot in tx.dicts("uses_of_job", job_id=job.id))
     open_gflop = sum(
-        units.held_gflop(a.rating_gflops, a.held_ms)
-        - units.held_gflop(a.rating_gflops, a.metered_ms)
+        units.held_gflop(a.billed_gflops or a.rating_gflops, a.held_ms)
+        - units.held_gflop(a.billed_gflops or a.rating_gflops, a.metered_ms)
         for a in attempts
     )
     last = attempts[-1] if attempts else None
@@ -109,11 +150,21 @@ def meter(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
         "held_ms": sum(a.held_ms for a in attempts),
         "held_gflop": held,
         "held_degrees": units.degrees_text(held),
-        "cost_fen": posted + price_fen(quotes.price_for(tx, account), open_gflop),
+        "cost_fen": _cost_fen(
+            tx, job, posted, price_fen(quotes.price_for(tx, account), open_gflop)
+        ),
         "balance_left_s": _balance_left_s(tx, account.wallet_id),
         "progress": (last.meter.get("progress") if last else None),
         "attempt": last.number if last else None,
     }
+
+
+def _cost_fen(tx: Tx, job: Job, posted_fen: int, open_fen: int) -> int:
+    """What is posted and what is not yet, as far as an accepted quote lets it be charged."""
+    bound = bindings.of_jobs(tx, [job.id]).get(job.id)
+    if bound is None or bound.done_attempt is not None:
+        return posted_fen + open_fen
+    return min(posted_fen + open_fen, bound.cap_fen)
 
 
 def _balance_left_s(tx: Tx, wallet_id: int) -> float | None:

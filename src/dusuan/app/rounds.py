@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import jobs, matching
+from dusuan.app import bindings, jobs, matching
 from dusuan.app.context import Platform
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
@@ -32,6 +32,7 @@ from dusuan.store.ledger import Promise
 from dusuan.store.rows import (
     Account,
     Attempt,
+    Binding,
     DeviceRow,
     Hold,
     Id,
@@ -73,6 +74,7 @@ def _ingest(platform: Platform, tx: Tx, news: Mapping[str, Observation]) -> None
     attempts = [a for a in tx.all(Attempt, "attempts_lock", ids=list(news)) if a.state != "ended"]
     meters = {a.id: _advanced(a, news[a.id]) for a in attempts}
     _write_meters(tx, attempts, meters, news)
+    bindings.note_done(tx, attempts, news)
     started = [a.job_id for a in attempts if _has_started(a, meters[a.id])]
     if started:
         tx.run("jobs_running", ids=started)
@@ -228,15 +230,20 @@ def _close(tx: Tx, claim: Claim, now: datetime) -> None:
     if job is None or not attempts:
         return
     lost = sum(a.end_reason == EndReason.LOST for a in attempts)
-    state, reason = verdict(job, attempts[-1], lost)
+    capped = claim.cover is not None and claim.cover.reached_by(claim.reserved_gflop)
+    state, reason = verdict(job, attempts[-1], lost, capped=capped)
+    if attempts[-1].end_reason == EndReason.LOST:
+        bindings.spare(tx, attempts[-1])
     if state == "queued":
         tx.run("job_requeue", id=job.id, stop_reason=reason)
     else:
         tx.run("job_finish", id=job.id, state=state, stop_reason=reason, now=now)
 
 
-def verdict(job: Job, last: Attempt, lost: int) -> tuple[str, str]:
+def verdict(job: Job, last: Attempt, lost: int, *, capped: bool = False) -> tuple[str, str]:
     """The state and stop reason of a job after its `last` attempt; `lost`: attempts lost so far.
+
+    `capped`: its quote let nothing more be charged, and the centre bore what followed.
 
     A job that declares how it saves its state is queued again when its balance or its node failed
     it; every other job ends there, since starting over would cost its owner twice.
@@ -247,6 +254,8 @@ def verdict(job: Job, last: Attempt, lost: int) -> tuple[str, str]:
         return ("succeeded" if last.exit_code == 0 else "failed"), ended_by
     if job.cancelled_by is not None:
         return "cancelled", "cancelled"
+    if reason == EndReason.LEASE and capped:
+        return "failed", "quote"
     if reason == EndReason.LEASE:
         return ("queued" if job.requeues else "failed"), "balance"
     if reason == EndReason.LOST:
@@ -308,11 +317,11 @@ def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """A queued job that has no hold, who pays for it, and GFLOP a second once it runs."""
+    """A queued job that has no hold, who pays for it, and GFLOP to set aside before it starts."""
 
     job: Queued
     account: Account
-    gflop_per_s: int
+    wanted_gflop: int
 
     @property
     def ledger_accounts(self) -> list[int]:
@@ -330,8 +339,8 @@ def _set_aside_missing(
     if not without:
         return {}
     with platform.store.transaction() as tx:
-        needs = _needs(tx, without, devices)
-        blocked = _shortages(platform, tx, needs)
+        needs = _needs(platform, tx, without, devices)
+        blocked = _shortages(tx, needs)
     affordable = [need for need in needs if need.job.id not in blocked]
     if affordable:
         with platform.store.transaction() as tx:
@@ -339,16 +348,27 @@ def _set_aside_missing(
     return blocked
 
 
-def _needs(tx: Tx, without: Sequence[Queued], devices: Sequence[DeviceRow]) -> list[_Need]:
+def _needs(
+    platform: Platform, tx: Tx, without: Sequence[Queued], devices: Sequence[DeviceRow]
+) -> list[_Need]:
     """Jobs without a rating are left out: the round itself says that they lack one."""
     ids = sorted({job.account_id for job in without})
     accounts = {account.id: account for account in tx.all(Account, "accounts_by_ids", ids=ids)}
     ratings = {model: matching.rating_of(model, devices) for model in {j.model for j in without}}
-    rated = [(job, ratings[job.model]) for job in without]
-    return [_Need(job, accounts[job.account_id], r[0] * job.count) for job, r in rated if r]
+    bound = bindings.of_jobs(tx, [job.id for job in without])
+    rated = [(job, rating[0]) for job in without if (rating := ratings[job.model])]
+    return [
+        _Need(job, accounts[job.account_id], _first(platform, job, rating, bound.get(job.id)))
+        for job, rating in rated
+    ]
 
 
-def _shortages(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
+def _first(platform: Platform, job: Queued, rating_gflops: int, bound: Binding | None) -> int:
+    rate = units.tier_rate(rating_gflops, job.tier_permille) * job.count
+    return bindings.first_hold(first_slice(rate, job.grace_ms, platform.slices), bound)
+
+
+def _shortages(tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
     """Which of `needs`, served in order, would find too little; nothing is changed."""
     ids = sorted({account for need in needs for account in need.ledger_accounts})
     rows = {row.id: row for row in tx.all(LedgerAccount, "balances_read", ids=ids)}
@@ -356,8 +376,7 @@ def _shortages(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str, 
     blocked: dict[str, Wait] = {}
     for need in needs:
         account = need.account
-        wanted = first_slice(need.gflop_per_s, need.job.grace_ms, platform.slices)
-        shortage = open_hold(account.wallet_id, account.limit_ids, wanted, balances)
+        shortage = open_hold(account.wallet_id, account.limit_ids, need.wanted_gflop, balances)
         if shortage is not None:
             path = rows[shortage.account].path
             blocked[need.job.id] = jobs.shortage_wait(path, account, shortage)
@@ -374,7 +393,7 @@ def _open_holds(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str,
         job, account = need.job, need.account
         if job.id not in still:
             continue
-        short = jobs.set_aside(platform, tx, account, job.id, need.gflop_per_s, job.grace_ms)
+        short = jobs.set_aside(platform, tx, account, job.id, need.wanted_gflop)
         if short is not None:
             row = tx.all(LedgerAccount, "balances_read", ids=[short.account])[0]
             blocked[job.id] = jobs.shortage_wait(row.path, account, short)
@@ -425,7 +444,9 @@ def _write_attempt(
     if hold is None or rating is None:  # the round starts no job without both
         raise RuntimeError(f"{job.id} was to start without a hold or a rating")
     attempt_id = platform.new_id("att")
-    lease = Lease(1, units.held_ms_within(rating[0], hold.reserved_gflop))
+    billed = units.tier_rate(rating[0], job.tier_permille)
+    ahead = hold.reserved_gflop + bindings.pledged_gflop(tx, job, hold.reserved_gflop)
+    lease = Lease(1, units.held_ms_within(billed, ahead))
     tx.run(
         "attempt_insert",
         id=attempt_id,
@@ -437,6 +458,7 @@ def _write_attempt(
         model=placed[0].model,
         kind=placed[0].kind,
         rating_gflops=rating[0],
+        billed_gflops=billed,
         rating_basis=rating[1],
         isolation=platform.engine.capabilities().isolation,
         lease_held_ms=lease.held_ms_max,

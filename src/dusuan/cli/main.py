@@ -10,11 +10,17 @@ from collections.abc import Callable
 
 import typer
 
-from dusuan.cli import commands_centre, commands_jobs, commands_money, commands_tenants
+from dusuan.cli import (
+    commands_centre,
+    commands_jobs,
+    commands_money,
+    commands_quotes,
+    commands_tenants,
+)
 from dusuan.cli.launcher import Launcher
 from dusuan.cli.session import Setup
 
-_MODULES = (commands_centre, commands_tenants, commands_money, commands_jobs)
+_MODULES = (commands_centre, commands_tenants, commands_money, commands_jobs, commands_quotes)
 
 
 def _fresh_key() -> str:

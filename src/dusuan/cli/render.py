@@ -176,6 +176,54 @@ def quote(document: Doc) -> RenderableType:
     return Group(table(columns, rows), *warning, *left_out, *_probe_bill(document), *notes)
 
 
+def quote_report(document: Doc) -> RenderableType:
+    """How well quotes were kept, by template."""
+    columns = ("template", "of", "quotes", "took / P50", "error", "≤ P50", "≤ P90", "centre bore")
+    named = document["templates"] or ([document["all"]] if document["all"] else [])
+    rows = [
+        (
+            r.get("template", "all"),
+            r.get("organisation"),
+            r["quotes"],
+            f"{r['bias']:.2f}",
+            f"{r['error']:.1%}",
+            f"{r['p50_coverage']:.0%}",
+            f"{r['p90_coverage']:.0%}",
+            f"{r['centre_share']:.2%}",
+        )
+        for r in named
+    ]
+    if not rows:
+        return Text("no job has ended on an accepted quote yet")
+    return table(columns, rows)
+
+
+def prices(document: Doc) -> RenderableType:
+    """What tiers cost."""
+    tiers = [(tier, f"{permille / 10:g} % of a degree's price") for tier, permille in
+             document["tiers"].items()]  # fmt: skip
+    return fields([("price version", document["price_version"]), *tiers])
+
+
+def _quoted(document: Doc) -> list[RenderableType]:
+    """What was quoted, used and charged, and the centre's share."""
+    quote = document.get("quote")
+    if not quote:
+        return []
+    rows = [
+        ("quoted", plain_degrees(quote["quoted_gflop"]), None, seconds(quote["quoted_p50_s"])),
+        ("at most", plain_degrees(quote["cap_gflop"]), yuan(quote["cap_fen"]),
+         seconds(quote["quoted_p90_s"])),
+        ("used", plain_degrees(quote["used_gflop"]), None, seconds(quote["took_s"])),
+        ("charged", plain_degrees(quote["charged_gflop"]), yuan(quote["charged_fen"]), None),
+        ("the centre's", plain_degrees(quote["centre_gflop"]), None, None),
+    ]  # fmt: skip
+    if quote["beyond_gflop"]:
+        more = (plain_degrees(quote["beyond_gflop"]), yuan(quote["beyond_fen"]), None)
+        rows.append(("beyond it", *more))
+    return [table((f"quote {quote['quote_id']}", "degrees", "price", "time"), rows)]
+
+
 def _probe_bill(document: Doc) -> list[Text]:
     probes = document.get("probes") or []
     fen = sum(probe["charge_fen"] for probe in probes)
@@ -266,7 +314,7 @@ def receipt(document: Doc) -> RenderableType:
     ]
     paid = [table(("paid from", "kind", "degrees", "worth"), lots)] if lots else []
     notes = [Text(note, style="bold yellow") for note in document.get("notes", [])]
-    return Group(top, *paid, *notes)
+    return Group(top, *paid, *_quoted(document), *_probe_bill(document), *notes)
 
 
 def _named(document: Doc) -> str:

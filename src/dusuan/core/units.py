@@ -32,6 +32,11 @@ def held_gflop(rating_gflops: int, held_ms: int) -> int:
     return rating_gflops * held_ms // MS_PER_SECOND
 
 
+def tier_rate(rating_gflops: int, permille: int) -> int:
+    """GFLOPS at which a tier bills a device: its rating times the tier's price, at least 1."""
+    return max(rating_gflops * permille // 1_000, 1)
+
+
 def held_ms_within(rating_gflops: int, gflop: int) -> int:
     """The most device-milliseconds that `gflop` pays for at `rating_gflops`.
 

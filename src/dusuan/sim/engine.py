@@ -34,7 +34,7 @@ class Behaviour:
     It runs `run_ms` (None: until it is stopped) and then ends with `exit_code`, by `exit_signal`,
     or for lack of memory. At its checkpoint signal it needs `checkpoint_ms` to save its state and
     ends with `stop_code` (None: by that signal), unless it ignores it. `start_failure` says why
-    it cannot even be started.
+    it cannot even be started. It reports `steps_per_s` steps each second of `steps` in all.
     """
 
     run_ms: int | None = 1_000
@@ -47,6 +47,8 @@ class Behaviour:
     start_failure: str = ""
     flop_per_ms: int = 0
     result: Mapping[str, Any] = field(default_factory=dict)
+    steps_per_s: float = 0.0
+    steps: float = 0.0
 
 
 @dataclass(slots=True)
@@ -298,6 +300,7 @@ class World:
     def _write(self, attempt: _Attempt, kind: RecordKind, ended: Exit | None = None) -> None:
         elapsed_ms = self._elapsed_ms(attempt)
         work = attempt.behaviour.flop_per_ms * elapsed_ms
+        steps = attempt.behaviour.steps_per_s * elapsed_ms / 1_000
         succeeded = ended is not None and ended.code == 0
         attempt.records.append(
             Record(
@@ -306,6 +309,7 @@ class World:
                 held_ms=elapsed_ms * attempt.count,
                 wall_ms=self._epoch_ms + self.now_ms,
                 flop=work if attempt.behaviour.flop_per_ms else None,
+                progress=(steps, attempt.behaviour.steps) if steps else None,
                 result=attempt.behaviour.result if succeeded else {},
                 exit=ended,
             )

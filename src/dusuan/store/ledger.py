@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dusuan.core.ledger.balances import Balance, Delta
+from dusuan.core.ledger.cover import Cover
 from dusuan.core.ledger.lots import Lot, LotUse, burn_order
 from dusuan.core.ledger.postings import Draft, House
 from dusuan.core.ledger.tick import Claim, Outcome, Tick
@@ -52,6 +53,18 @@ class _ClaimRow:
     ended: bool
     lease_seq: int
     lease_held_ms: int
+    cap_gflop: int | None
+    cap_fen: int | None
+    bears_gflop: int | None
+    until_ms: int | None
+
+    @property
+    def cover(self) -> Cover | None:
+        if self.cap_gflop is None or self.cap_fen is None or self.bears_gflop is None:
+            return None
+        return Cover(
+            self.cap_gflop, self.cap_fen, self.bears_gflop, self.until_ms, self.lease_held_ms
+        )
 
 
 def load_claims(tx: Tx, wallet: int | None = None) -> list[tuple[Claim, Promise]]:
@@ -75,6 +88,7 @@ def load_claims(tx: Tx, wallet: int | None = None) -> list[tuple[Claim, Promise]
                 metered_ms=r.metered_ms,
                 held_ms=r.held_ms,
                 ended=r.ended,
+                cover=r.cover,
             ),
             Promise(r.lease_seq, r.lease_held_ms),
         )
@@ -207,6 +221,7 @@ def write_tick(tx: Tx, transfer_id: str, tick: Tick, now: datetime) -> None:
     _write_usage(tx, transfer_id, tick.outcomes)
     _write_holds(tx, tick.outcomes, now)
     _write_meters(tx, tick.outcomes)
+    _write_bindings(tx, [o for o in tick.outcomes if o.cover is not None])
 
 
 def _write_usage(tx: Tx, transfer_id: str, outcomes: Sequence[Outcome]) -> None:
@@ -222,6 +237,24 @@ def _write_usage(tx: Tx, transfer_id: str, outcomes: Sequence[Outcome]) -> None:
         held=[i.held_gflop for _, i in posted],
         settled=[o.settled_gflop for o, _ in posted],
         overrun=[o.overrun_gflop for o, _ in posted],
+        borne=[o.borne_gflop for o, _ in posted],
+    )
+
+
+def _write_bindings(tx: Tx, outcomes: Sequence[Outcome]) -> None:
+    """What accepted quotes were charged for, and what the centre bore under them."""
+    if not outcomes:
+        return
+    beyond = [(sum(u.gflop for u in o.beyond), sum(u.fen for u in o.beyond)) for o in outcomes]
+    tx.run(
+        "bindings_charged",
+        jobs=[o.claim.job_id for o in outcomes],
+        charged=[o.settled_gflop - b[0] for o, b in zip(outcomes, beyond, strict=True)],
+        charged_fen=[o.fen - b[1] for o, b in zip(outcomes, beyond, strict=True)],
+        beyond=[gflop for gflop, _ in beyond],
+        beyond_fen=[fen for _, fen in beyond],
+        borne=[o.borne_gflop for o in outcomes],
+        capped=[o.cover is not None and o.cover.cap_gflop == 0 for o in outcomes],
     )
 
 

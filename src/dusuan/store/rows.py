@@ -156,6 +156,7 @@ class Quote:
     problem: Mapping[str, Any] | None
     created_at: datetime
     expires_at: datetime
+    price_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,7 @@ class Job:
     submitted_at: datetime
     finished_at: datetime | None
     files_removed_at: datetime | None
+    tier_permille: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +210,15 @@ class Queued:
     stop_reason: str | None
     waiting: Mapping[str, Any] | None
     held: bool
+    tier_permille: int
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job. `meter` is the fold of its journal; `settled`: nothing more is to post."""
+    """One run of a job. `meter` is the fold of its journal; `settled`: nothing more is to post.
+
+    `billed_gflops`: the rating times what its tier costs (None: the rating itself).
+    """
 
     id: str
     job_id: str
@@ -243,6 +249,7 @@ class Attempt:
     started_at: datetime | None
     ended_at: datetime | None
     settled: bool
+    billed_gflops: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,33 @@ class Hold:
     wallet_id: int
     limit_ids: list[int]
     reserved_gflop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An accepted quote: what was quoted, what it caps, and what has been charged and borne."""
+
+    job_id: str
+    quote_id: str
+    plan_id: str
+    template: str
+    basis: str
+    work: float | None
+    quoted_gflop: int
+    quoted_p50_s: float
+    quoted_p90_s: float
+    cap_gflop: int
+    cap_fen: int
+    bears_gflop: int
+    charged_gflop: int
+    charged_fen: int
+    borne_gflop: int
+    beyond_gflop: int
+    beyond_fen: int
+    capped: bool
+    done_attempt: str | None
+    done_ms: int | None
+    accepted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,13 @@ CREATE TABLE upload (
     created_at  timestamptz NOT NULL
 );
 
+-- What each service tier costs, in thousandths of the price of a degree. A row never changes.
+CREATE TABLE price_version (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tiers       jsonb NOT NULL,
+    created_at  timestamptz NOT NULL
+);
+
 CREATE TABLE quote (
     id          text PRIMARY KEY,
     account_id  text NOT NULL REFERENCES account,
@@ -171,7 +178,8 @@ CREATE TABLE quote (
     menu        jsonb,
     problem     jsonb,
     created_at  timestamptz NOT NULL,
-    expires_at  timestamptz NOT NULL
+    expires_at  timestamptz NOT NULL,
+    price_version bigint REFERENCES price_version
 );
 CREATE INDEX quote_probing ON quote (id) WHERE state = 'probing';
 
@@ -202,7 +210,8 @@ CREATE TABLE job (
     balance_after_gflop  numeric(38),
     submitted_at timestamptz NOT NULL,
     finished_at  timestamptz,
-    files_removed_at timestamptz
+    files_removed_at timestamptz,
+    tier_permille integer NOT NULL DEFAULT 1000 CHECK (tier_permille > 0)
 );
 CREATE INDEX job_files ON job (finished_at)
     WHERE finished_at IS NOT NULL AND files_removed_at IS NULL;
@@ -241,6 +250,7 @@ CREATE TABLE attempt (
     started_at       timestamptz,
     ended_at         timestamptz,
     settled          boolean NOT NULL DEFAULT false,
+    billed_gflops    bigint CHECK (billed_gflops > 0),
     UNIQUE (job_id, number)
 );
 CREATE INDEX attempt_unsettled ON attempt (id) WHERE NOT settled;
@@ -271,6 +281,34 @@ CREATE TABLE hold (
 );
 CREATE UNIQUE INDEX hold_open ON hold (job_id) WHERE resolved_at IS NULL;
 
+-- An accepted quote: what it caps, what was charged under it, what the centre bore, and what was
+-- billed for more than it described (once `done_attempt` had reported that much).
+CREATE TABLE binding (
+    job_id         text PRIMARY KEY REFERENCES job,
+    quote_id       text NOT NULL REFERENCES quote,
+    plan_id        text NOT NULL,
+    template       text NOT NULL,
+    basis          text NOT NULL,
+    work           double precision CHECK (work > 0),
+    quoted_gflop   bigint NOT NULL CHECK (quoted_gflop >= 0),
+    quoted_p50_s   double precision NOT NULL,
+    quoted_p90_s   double precision NOT NULL,
+    cap_gflop      bigint NOT NULL CHECK (cap_gflop >= 0),
+    cap_fen        bigint NOT NULL CHECK (cap_fen >= 0),
+    bears_gflop    bigint NOT NULL CHECK (bears_gflop >= 0),
+    charged_gflop  bigint NOT NULL DEFAULT 0 CHECK (charged_gflop BETWEEN 0 AND cap_gflop),
+    charged_fen    bigint NOT NULL DEFAULT 0 CHECK (charged_fen BETWEEN 0 AND cap_fen),
+    borne_gflop    bigint NOT NULL DEFAULT 0 CHECK (borne_gflop >= 0),
+    beyond_gflop   bigint NOT NULL DEFAULT 0 CHECK (beyond_gflop >= 0),
+    beyond_fen     bigint NOT NULL DEFAULT 0 CHECK (beyond_fen >= 0),
+    capped         boolean NOT NULL DEFAULT false,
+    done_attempt   text REFERENCES attempt,
+    done_ms        bigint CHECK (done_ms >= 0),
+    accepted_at    timestamptz NOT NULL,
+    CHECK ((done_attempt IS NULL) = (done_ms IS NULL))
+);
+CREATE INDEX binding_template ON binding (template, accepted_at);
+
 -- Usage: half-open stretches of an attempt's register, each settled when it is written.
 CREATE TABLE usage (
     attempt_id     text NOT NULL REFERENCES attempt,
@@ -282,8 +320,9 @@ CREATE TABLE usage (
     settled_gflop  bigint NOT NULL CHECK (settled_gflop >= 0),
     overrun_gflop  bigint NOT NULL CHECK (overrun_gflop >= 0),
     transfer_id    text NOT NULL REFERENCES transfer,
+    borne_gflop    bigint NOT NULL DEFAULT 0 CHECK (borne_gflop >= 0),
     PRIMARY KEY (attempt_id, seq),
-    CHECK (settled_gflop + overrun_gflop = held_gflop)
+    CONSTRAINT usage_check1 CHECK (settled_gflop + overrun_gflop + borne_gflop = held_gflop)
 );
 
 -- What left a lot: for an attempt's usage, or (attempt_id null) by expiry.
@@ -312,4 +351,7 @@ INSERT INTO ledger_account (path, unit, floor) VALUES
     ('house/issued', 'gflop', NULL), ('house/consumed', 'gflop', NULL),
     ('house/lapsed', 'gflop', NULL), ('house/loss', 'gflop', NULL),
     ('house/bank', 'fen', NULL), ('house/deferred', 'fen', NULL),
-    ('house/revenue', 'fen', NULL), ('house/breakage', 'fen', NULL);
+    ('house/revenue', 'fen', NULL), ('house/breakage', 'fen', NULL),
+    ('house/borne', 'gflop', NULL);
+INSERT INTO price_version (tiers, created_at)
+VALUES ('{"reserved": 1000, "standard": 1000, "spot": 1000}', '2026-01-01T00:00:00Z');

@@ -68,6 +68,17 @@ def take(lot: Lot, gflop: int) -> tuple[Lot, LotUse]:
     return after, LotUse(lot.lot_id, taken, spent - lot.spent_fen)
 
 
+def _within(lot: Lot, gflop: int, fen_max: int | None) -> int:
+    """The most of `gflop` that can leave `lot` with at most `fen_max` fen."""
+    low, high = 0, min(gflop, lot.remaining_gflop)
+    if fen_max is None or take(lot, high)[1].fen <= fen_max:
+        return gflop
+    while low < high:  # the money that leaves never falls as more GFLOP leave
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if take(lot, middle)[1].fen <= fen_max else (low, middle - 1)
+    return low
+
+
 class LotBook:
     """The lots of some wallets inside one decision: burns them in order, keeps what changed."""
 
@@ -78,8 +89,8 @@ class LotBook:
         for lot in burn_order(self._lots.values()):
             self._queues.setdefault(lot.wallet, []).append(lot.lot_id)
 
-    def burn(self, wallet: int, gflop: int) -> tuple[LotUse, ...]:
-        """Take `gflop` from `wallet`'s lots in order.
+    def burn(self, wallet: int, gflop: int, fen_max: int | None = None) -> tuple[LotUse, ...]:
+        """Take `gflop` from `wallet`'s lots in order, or as much as is worth `fen_max` at most.
 
         Raises `ValueError` when the lots hold less: the wallet's balance and its lots disagree,
         which no correct history produces.
@@ -89,10 +100,14 @@ class LotBook:
         while gflop > 0:
             if not queue:
                 raise ValueError(f"wallet {wallet}: {gflop} GFLOP more were settled than lots hold")
-            use = self._take(queue[0], gflop)
+            most = _within(self._lots[queue[0]], gflop, fen_max)
+            use = self._take(queue[0], most)
             gflop -= use.gflop
+            fen_max = None if fen_max is None else fen_max - use.fen
             if use.gflop:
                 uses.append(use)
+            if use.gflop == most < gflop + use.gflop:
+                break  # the next GFLOP would pass `fen_max`
             if not self._lots[queue[0]].remaining_gflop:
                 queue.pop(0)
         return tuple(uses)

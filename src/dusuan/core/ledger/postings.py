@@ -13,7 +13,8 @@ class House:
     """The ledger accounts of the centre itself, by their database ids.
 
     GFLOP: `issued` (debited when degrees are sold), `consumed` (credited when they are used),
-    `lapsed` (credited when they expire), `loss` (debited for overrun that no customer pays).
+    `lapsed` (credited when they expire), `loss` (debited for overrun that no customer pays),
+    `borne` (debited for what work used beyond the cap of its quote).
     Fen: `bank` (money received), `deferred` (sold, not yet earned), `revenue`, `breakage` (earned
     by expiry).
     """
@@ -26,6 +27,7 @@ class House:
     deferred: int
     revenue: int
     breakage: int
+    borne: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.cover import Charge, Cover, charge
 from dusuan.core.ledger.lots import Lot, LotBook, LotUse
 from dusuan.core.ledger.postings import Draft, House
 from dusuan.core.metering.usage import UsageInterval, next_interval
@@ -41,7 +42,8 @@ class Claim:
     `hold_seq`, `reserved_gflop`: the open hold. `wallet`: the ledger account that pays. `limits`:
     ledger accounts that count its spending (its own and every ancestor's), each with a floor.
     `usage_seq`, `metered_ms`: the last usage interval. `held_ms`: the register now.
-    `devices` advance the register together, so it grows `devices` ms per elapsed ms.
+    `devices` advance the register together, so it grows `devices` ms per elapsed ms. `cover`: what
+    is left of the accepted quote that caps the job's bill, None without one.
     """
 
     job_id: str
@@ -57,6 +59,7 @@ class Claim:
     metered_ms: int
     held_ms: int
     ended: bool
+    cover: Cover | None = None
 
     @property
     def gflop_per_s(self) -> int:
@@ -68,7 +71,9 @@ class Claim:
 class Outcome:
     """What the tick decided for one claim.
 
-    `interval` is the usage posted, None when there was none. `settled` + `overrun` is its GFLOP.
+    `interval` is the usage posted, None when there was none. `settled` + `borne` (by the centre,
+    under a quote) + `overrun` (beyond the hold) is its GFLOP. `beyond` are those of `uses` that
+    paid for more than the quote described; `cover` is what is left of the quote.
     The claim's hold is resolved; `reserved_gflop` is the next one's amount (0: none is opened).
     `held_ms_max` is the ceiling that may be promised to the shepherd.
     """
@@ -80,6 +85,9 @@ class Outcome:
     uses: tuple[LotUse, ...]
     reserved_gflop: int
     held_ms_max: int
+    borne_gflop: int = 0
+    beyond: tuple[LotUse, ...] = ()
+    cover: Cover | None = None
 
     @property
     def changes(self) -> bool:
@@ -122,7 +130,7 @@ def tick(
     book = LotBook(lots)
     draft = Draft()
     # 1. Settle: what was used leaves the wallets, what was set aside for it is released.
-    settled = [_settle(claim, balances, book, draft, house) for claim in claims]
+    settled = [_settle(claim, balances, book, draft, house, policy) for claim in claims]
     # 2. Lapse: what has expired and is not set aside leaves the wallets.
     lapsed = lapse(sorted({c.wallet for c in claims}), balances, book, draft, house, now_ms)
     # 3. Renew: running attempts get their next slice.
@@ -135,29 +143,66 @@ def tick(
 class _Settled:
     claim: Claim
     interval: UsageInterval | None
-    settled_gflop: int
+    charge: Charge
     overrun_gflop: int
-    uses: tuple[LotUse, ...]
     kept_gflop: int  # still promised to the shepherd
+    owed_gflop: int | None  # the most that may be set aside; None: whatever there is
 
 
 def _settle(
-    claim: Claim, balances: Balances, book: LotBook, draft: Draft, house: House
+    claim: Claim,
+    balances: Balances,
+    book: LotBook,
+    draft: Draft,
+    house: House,
+    policy: SlicePolicy,
 ) -> _Settled:
     interval = next_interval(
         claim.rating_gflops, claim.usage_seq + 1, claim.metered_ms, claim.held_ms
     )
     used = interval.held_gflop if interval else 0
-    settled = min(used, claim.reserved_gflop)
-    kept = 0 if claim.ended else claim.reserved_gflop - settled
-    released = claim.reserved_gflop - kept
-    uses = book.burn(claim.wallet, settled)
+    charged = _charge(claim, used, book)
+    settled, borne = charged.gflop, charged.borne_gflop
+    owed = _owed_gflop(claim, charged, policy)
+    kept = _kept(claim, used, owed)
     draft.move(claim.wallet, house.consumed, settled)
-    draft.move(house.loss, house.consumed, used - settled)
-    draft.move(house.deferred, house.revenue, sum(use.fen for use in uses))
+    draft.move(house.borne, house.consumed, borne)
+    draft.move(house.loss, house.consumed, used - settled - borne)
+    draft.move(house.deferred, house.revenue, sum(use.fen for use in charged.uses))
     for account in (claim.wallet, *claim.limits):
-        balances.change(account, dr=settled, pending=-released)
-    return _Settled(claim, interval, settled, used - settled, uses, kept)
+        balances.change(account, dr=settled, pending=kept - claim.reserved_gflop)
+    return _Settled(claim, interval, charged, used - settled - borne, kept, owed)
+
+
+def _charge(claim: Claim, used: int, book: LotBook) -> Charge:
+    if claim.cover is None:
+        return Charge(book.burn(claim.wallet, min(used, claim.reserved_gflop)))
+    return charge(
+        claim.cover,
+        claim.wallet,
+        claim.rating_gflops,
+        claim.metered_ms,
+        claim.held_ms,
+        claim.reserved_gflop,
+        book,
+    )
+
+
+def _owed_gflop(claim: Claim, charged: Charge, policy: SlicePolicy) -> int | None:
+    """What a quote lets the job still be charged, and a little for work that it did not describe:
+    the service learns of that only when it has begun."""
+    cover = charged.cover
+    if cover is None or cover.done:
+        return None
+    return cover.cap_gflop + _short_gflop(claim, policy)
+
+
+def _kept(claim: Claim, used: int, owed_gflop: int | None) -> int:
+    """What stays set aside of the hold: what is unused of it, as far as it can still be charged."""
+    if claim.ended:
+        return 0
+    unused = max(claim.reserved_gflop - used, 0)
+    return unused if owed_gflop is None else min(unused, owed_gflop)
 
 
 def lapse(
@@ -194,13 +239,20 @@ def _renewals(
             for account in (claim.wallet, *claim.limits):
                 rates[account] = rates.get(account, 0) + claim.gflop_per_s
     extra = [
-        0 if s.claim.ended else _wanted(s, _funds(s.claim, balances, rates), policy)
+        0 if s.claim.ended else _owed(s, _wanted(s, _funds(s.claim, balances, rates), policy))
         for s in settled
     ]
     for i, s in enumerate(settled):
         if extra[i]:
             extra[i] = _set_aside(s.claim, extra[i], balances)
     return extra
+
+
+def _owed(settled: _Settled, wanted_gflop: int) -> int:
+    """As much of `wanted_gflop` as a quote lets the job still be charged."""
+    if settled.owed_gflop is None:
+        return wanted_gflop
+    return min(wanted_gflop, settled.owed_gflop - settled.kept_gflop)
 
 
 def _funds(claim: Claim, balances: Balances, rates: Mapping[int, int]) -> list[tuple[int, int]]:
@@ -238,17 +290,21 @@ def _set_aside(claim: Claim, wanted_gflop: int, balances: Balances) -> int:
 
 
 def _outcome(settled: _Settled, extra_gflop: int) -> Outcome:
-    claim = settled.claim
+    claim, charged = settled.claim, settled.charge
     reserved = settled.kept_gflop + extra_gflop
+    ahead = reserved if charged.cover is None else charged.cover.promise(reserved)
     held = units.held_gflop(claim.rating_gflops, claim.held_ms)
     return Outcome(
         claim,
         settled.interval,
-        settled.settled_gflop,
+        charged.gflop,
         settled.overrun_gflop,
-        settled.uses,
+        charged.uses,
         reserved,
-        units.held_ms_within(claim.rating_gflops, held + reserved),
+        units.held_ms_within(claim.rating_gflops, held + ahead),
+        charged.borne_gflop,
+        charged.beyond,
+        charged.cover,
     )
 
 
@@ -256,14 +312,19 @@ def due(claim: Claim, policy: SlicePolicy) -> bool:
     """Whether an attempt needs the tick now: it ended, used a settling period, or runs short
     (as every attempt does that has only its first slice)."""
     unposted_ms = (claim.held_ms - claim.metered_ms) // claim.devices
-    used = units.held_gflop(claim.rating_gflops, claim.held_ms) - units.held_gflop(
-        claim.rating_gflops, claim.metered_ms
-    )
     return (
         claim.ended
         or unposted_ms >= policy.settle_ms
-        or claim.reserved_gflop - used <= _short_gflop(claim, policy)
+        or _left_gflop(claim) <= _short_gflop(claim, policy)
     )
+
+
+def _left_gflop(claim: Claim) -> int:
+    """What the attempt may still use of its lease: its hold, and what the centre pledged."""
+    held = units.held_gflop(claim.rating_gflops, claim.held_ms)
+    if claim.cover is not None and not claim.cover.done:
+        return units.held_gflop(claim.rating_gflops, claim.cover.promised_ms) - held
+    return claim.reserved_gflop - held + units.held_gflop(claim.rating_gflops, claim.metered_ms)
 
 
 def first_slice(gflop_per_s: int, grace_ms: int, policy: SlicePolicy) -> int:

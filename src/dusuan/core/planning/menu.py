@@ -42,7 +42,9 @@ class Plan:
     """One way to run the job. Times are seconds from its start; prices follow the held register.
 
     `device` is a model of the pool, `kind` its kind. None stands where nothing was measured:
-    energy and carbon without a power meter.
+    energy and carbon without a power meter. `tier_permille` is what the tier costs; `billed` are
+    the degrees that it bills. `work` is what was promised, in units of the job's progress. A plan
+    that is `binding` caps the bill for that work at `billed_gflop_max` and `price_fen_max`.
     """
 
     plan_id: str
@@ -60,6 +62,13 @@ class Plan:
     steps_per_s: float
     energy_kwh: float | None = None
     co2_kg: float | None = None
+    held_gflop_max: int = 0
+    billed_gflop_p50: int = 0
+    billed_gflop_max: int = 0
+    tier_permille: int = 1_000
+    basis: str = "measured"
+    work: float | None = None
+    binding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,7 @@ def build(
     price: Price,
     tier: str,
     site: str,
+    permille: int = 1_000,
 ) -> Menu:
     """The menu for a job of `steps` steps. Plans that another one beats in everything fall out."""
     plans: list[Plan] = []
@@ -134,7 +144,7 @@ def build(
             reason = "at the pace of its probe it would take more than ten years"
             excluded.append(Excluded(m.device, m.count, reason))
         else:
-            plans.append(_plan(m, seen, steps, price, tier, site))
+            plans.append(_plan(m, seen, steps, price, tier, site, permille))
     kept = pareto(plans)
     excluded.extend(
         Excluded(p.device, p.count, _why_beaten(p, kept)) for p in plans if p not in kept
@@ -148,11 +158,20 @@ def _why_beaten(plan: Plan, kept: Sequence[Plan]) -> str:
 
 
 def _plan(
-    m: Measurement, seen: Throughput, steps: float, price: Price, tier: str, site: str
+    m: Measurement,
+    seen: Throughput,
+    steps: float,
+    price: Price,
+    tier: str,
+    site: str,
+    permille: int,
 ) -> Plan:
     p50_s, p90_s = _finish_s(seen, steps)
-    held = [units.held_gflop(m.rating_gflops, round(s * 1_000) * m.count) for s in (p50_s, p90_s)]
-    fen = [price_fen(price, gflop) for gflop in held]
+    ms = [round(s * 1_000) * m.count for s in (p50_s, p90_s)]
+    held = [units.held_gflop(m.rating_gflops, each) for each in ms]
+    rate = units.tier_rate(m.rating_gflops, permille)
+    billed = [units.held_gflop(rate, each) for each in ms]
+    fen = [price_fen(price, gflop) for gflop in billed]
     return Plan(
         plan_id=f"{m.kind}-x{m.count}-{tier}",
         device=m.device,
@@ -167,6 +186,12 @@ def _plan(
         finish_p50_s=round(p50_s, 3),
         finish_p90_s=round(p90_s, 3),
         steps_per_s=seen.steps_per_s,
+        held_gflop_max=held[1],
+        billed_gflop_p50=billed[0],
+        billed_gflop_max=billed[1],
+        tier_permille=permille,
+        work=steps,
+        binding=True,
     )
 
 

@@ -110,7 +110,9 @@ WHERE u.settled <> coalesce(l.gflop, 0)
 
 -- name: audit_attempts
 -- Attempts with what the tiling of their usage is checked against.
-SELECT id, job_id, rating_gflops, metered_ms, held_ms, settled FROM attempt ORDER BY id
+SELECT id, job_id, coalesce(billed_gflops, rating_gflops) AS rating_gflops, metered_ms, held_ms,
+       settled
+FROM attempt ORDER BY id
 
 -- name: audit_usage
 SELECT attempt_id, seq, from_ms, to_ms, held_gflop FROM usage ORDER BY attempt_id, seq
@@ -137,6 +139,7 @@ SELECT format('account %%s: %%s, records say %%s', path, actual, expected) AS su
            CASE l.path
                WHEN 'house/consumed' THEN (SELECT coalesce(sum(held_gflop), 0) FROM usage)
                WHEN 'house/loss' THEN (SELECT -coalesce(sum(overrun_gflop), 0) FROM usage)
+               WHEN 'house/borne' THEN (SELECT -coalesce(sum(borne_gflop), 0) FROM usage)
                WHEN 'house/issued' THEN (SELECT -coalesce(sum(initial_gflop), 0) FROM lot)
                WHEN 'house/lapsed' THEN
                    (SELECT coalesce(sum(gflop), 0) FROM lot_use WHERE attempt_id IS NULL)
@@ -153,3 +156,26 @@ WHERE actual <> expected
 SELECT format('job %%s: %%s GFLOP beyond its holds', a.job_id, sum(u.overrun_gflop)) AS subject
 FROM usage u JOIN attempt a ON a.id = u.attempt_id
 GROUP BY a.job_id HAVING sum(u.overrun_gflop) > 0
+
+-- name: audit_quotes_cap_bills
+-- Under an accepted quote the described work is charged its cap at most; every GFLOP of the job is
+-- charged under the quote, billed beyond it, borne by the centre, or overrun of a hold.
+SELECT format('job %%s: charged %%s of at most %%s GFLOP, %%s of at most %%s fen; beyond %%s, '
+              'borne %%s', b.job_id, b.charged_gflop, b.cap_gflop, b.charged_fen, b.cap_fen,
+              b.beyond_gflop, b.borne_gflop) AS subject
+FROM binding b LEFT JOIN (
+    SELECT a.job_id, sum(u.settled_gflop) AS settled, sum(u.borne_gflop) AS borne
+    FROM usage u JOIN attempt a ON a.id = u.attempt_id GROUP BY 1) u ON u.job_id = b.job_id
+LEFT JOIN (
+    SELECT a.job_id, sum(l.fen) AS fen
+    FROM lot_use l JOIN attempt a ON a.id = l.attempt_id GROUP BY 1) f ON f.job_id = b.job_id
+WHERE b.charged_gflop > b.cap_gflop OR b.charged_fen > b.cap_fen
+   OR b.charged_gflop + b.beyond_gflop <> coalesce(u.settled, 0)
+   OR b.charged_fen + b.beyond_fen <> coalesce(f.fen, 0)
+   OR b.borne_gflop <> coalesce(u.borne, 0)
+   OR (b.done_attempt IS NULL AND b.beyond_gflop <> 0)
+UNION ALL
+SELECT format('job %%s: the centre bore %%s GFLOP without a quote', a.job_id, sum(u.borne_gflop))
+FROM usage u JOIN attempt a ON a.id = u.attempt_id
+WHERE u.borne_gflop > 0 AND NOT EXISTS (SELECT FROM binding b WHERE b.job_id = a.job_id)
+GROUP BY a.job_id

@@ -41,9 +41,10 @@ VALUES (%(id)s, %(org_id)s, %(sha256)s, %(bytes)s, %(now)s)
 SELECT * FROM upload WHERE id = %(id)s
 
 -- name: quote_insert
-INSERT INTO quote (id, account_id, member_id, spec, upload_id, state, menu, created_at, expires_at)
+INSERT INTO quote (id, account_id, member_id, spec, upload_id, state, menu, created_at, expires_at,
+                   price_version)
 VALUES (%(id)s, %(account_id)s, %(member_id)s, %(spec)s, %(upload_id)s, %(state)s, %(menu)s,
-        %(now)s, %(expires_at)s)
+        %(now)s, %(expires_at)s, %(price_version)s)
 
 -- name: quote_by_id
 SELECT * FROM quote WHERE id = %(id)s
@@ -73,10 +74,10 @@ WHERE j.quote_id = %(quote_id)s AND j.probe ORDER BY j.count
 -- name: job_insert
 INSERT INTO job (id, account_id, member_id, name, spec, upload_id, quote_id, plan_id, probe, state,
                  kind, model, count, priority, grace_ms, wall_ms, requeues, balance_before_gflop,
-                 submitted_at)
+                 submitted_at, tier_permille)
 VALUES (%(id)s, %(account_id)s, %(member_id)s, %(name)s, %(spec)s, %(upload_id)s, %(quote_id)s,
         %(plan_id)s, %(probe)s, 'queued', %(kind)s, %(model)s, %(count)s, %(priority)s,
-        %(grace_ms)s, %(wall_ms)s, %(requeues)s, %(balance)s, %(now)s)
+        %(grace_ms)s, %(wall_ms)s, %(requeues)s, %(balance)s, %(now)s, %(tier_permille)s)
 
 -- name: job_by_id
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
@@ -96,7 +97,7 @@ ORDER BY j.position DESC LIMIT %(limit)s
 -- name: jobs_queued
 -- What a round reads of every job that waits: never its spec.
 SELECT j.id, j.position, j.account_id, j.kind, j.model, j.count, j.priority, j.grace_ms,
-       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held
+       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held, j.tier_permille
 FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL
 WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
 
@@ -128,10 +129,12 @@ UPDATE job SET cancelled_by = %(by)s WHERE id = %(id)s AND cancelled_by IS NULL
 
 -- name: attempt_insert
 INSERT INTO attempt (id, job_id, number, state, wallet_id, limit_ids, devices, make, model, kind,
-                     rating_gflops, rating_basis, isolation, lease_held_ms, created_at)
+                     rating_gflops, billed_gflops, rating_basis, isolation, lease_held_ms,
+                     created_at)
 VALUES (%(id)s, %(job_id)s, (SELECT count(*) + 1 FROM attempt WHERE job_id = %(job_id)s),
         'starting', %(wallet_id)s, %(limit_ids)s, %(devices)s, %(make)s, %(model)s, %(kind)s,
-        %(rating_gflops)s, %(rating_basis)s, %(isolation)s, %(lease_held_ms)s, %(now)s)
+        %(rating_gflops)s, %(billed_gflops)s, %(rating_basis)s, %(isolation)s, %(lease_held_ms)s,
+        %(now)s)
 
 -- name: allocations_insert
 INSERT INTO allocation (attempt_id, device, from_at)

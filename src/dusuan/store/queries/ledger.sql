@@ -83,14 +83,16 @@ JOIN hold h ON h.job_id = d.job_id AND h.seq = d.seq - 1
 
 -- name: usage_insert
 INSERT INTO usage (attempt_id, seq, hold_seq, from_ms, to_ms, held_gflop, settled_gflop,
-                   overrun_gflop, transfer_id)
+                   overrun_gflop, borne_gflop, transfer_id)
 SELECT *, %(transfer_id)s FROM unnest(
     %(attempts)s::text[], %(seqs)s::integer[], %(hold_seqs)s::integer[], %(from_ms)s::bigint[],
-    %(to_ms)s::bigint[], %(held)s::bigint[], %(settled)s::bigint[], %(overrun)s::bigint[])
+    %(to_ms)s::bigint[], %(held)s::bigint[], %(settled)s::bigint[], %(overrun)s::bigint[],
+    %(borne)s::bigint[])
 
 -- name: attempts_metered
 UPDATE attempt a
-SET metered_ms = d.metered_ms, usage_seq = d.usage_seq, lease_held_ms = d.lease_held_ms,
+SET metered_ms = d.metered_ms, usage_seq = d.usage_seq,
+    lease_held_ms = greatest(a.lease_held_ms, d.lease_held_ms),
     lease_seq = CASE WHEN d.lease_held_ms > a.lease_held_ms THEN a.lease_seq + 1 ELSE a.lease_seq END,
     settled = d.settled
 FROM unnest(%(attempts)s::text[], %(metered_ms)s::bigint[], %(usage_seqs)s::integer[],
@@ -100,12 +102,20 @@ WHERE a.id = d.id
 
 -- name: claims
 -- Every attempt (of one wallet, if named) with something left to post, with its open hold, in the
--- order in which scarce balance is handed out: first started, first served.
+-- order in which scarce balance is handed out: first started, first served. A quote's cover ends
+-- (`until_ms`) where the attempt reported more than was described; for later attempts, at once.
 SELECT a.id AS attempt_id, a.job_id, h.seq AS hold_seq, h.reserved_gflop, a.wallet_id, a.limit_ids,
-       a.rating_gflops, a.devices, j.grace_ms, a.usage_seq, a.metered_ms, a.held_ms,
-       a.state = 'ended' AS ended, a.lease_seq, a.lease_held_ms
+       coalesce(a.billed_gflops, a.rating_gflops) AS rating_gflops, a.devices, j.grace_ms,
+       a.usage_seq, a.metered_ms, a.held_ms,
+       a.state = 'ended' AS ended, a.lease_seq, a.lease_held_ms,
+       CASE WHEN b.capped THEN 0 ELSE b.cap_gflop - b.charged_gflop END AS cap_gflop,
+       b.cap_fen - b.charged_fen AS cap_fen,
+       greatest(b.bears_gflop - b.borne_gflop, 0) AS bears_gflop,
+       CASE WHEN b.done_attempt = a.id THEN b.done_ms WHEN b.done_attempt IS NOT NULL THEN 0 END
+           AS until_ms
 FROM attempt a JOIN job j ON j.id = a.job_id
 JOIN hold h ON h.job_id = a.job_id AND h.resolved_at IS NULL
+LEFT JOIN binding b ON b.job_id = a.job_id
 WHERE NOT a.settled AND (%(wallet)s::bigint IS NULL OR a.wallet_id = %(wallet)s)
 ORDER BY a.created_at, a.id
 
@@ -119,7 +129,8 @@ ORDER BY l.created_at, u.lot_id
 -- name: usage_of_job
 SELECT coalesce(sum(u.held_gflop), 0)::bigint AS held_gflop,
        coalesce(sum(u.settled_gflop), 0)::bigint AS settled_gflop,
-       coalesce(sum(u.overrun_gflop), 0)::bigint AS overrun_gflop
+       coalesce(sum(u.overrun_gflop), 0)::bigint AS overrun_gflop,
+       coalesce(sum(u.borne_gflop), 0)::bigint AS borne_gflop
 FROM usage u JOIN attempt a ON a.id = u.attempt_id WHERE a.job_id = %(job_id)s
 
 -- name: package_insert
@@ -137,3 +148,14 @@ WHERE withdrawn_at IS NULL ORDER BY price_fen, name
 -- name: package_by_name
 SELECT id, name, gflop, price_fen, valid_days, priority FROM package
 WHERE withdrawn_at IS NULL AND name = %(name)s
+
+-- name: bindings_charged
+UPDATE binding b
+SET charged_gflop = b.charged_gflop + d.charged, charged_fen = b.charged_fen + d.charged_fen,
+    beyond_gflop = b.beyond_gflop + d.beyond, beyond_fen = b.beyond_fen + d.beyond_fen,
+    borne_gflop = b.borne_gflop + d.borne, capped = b.capped OR d.capped
+FROM unnest(%(jobs)s::text[], %(charged)s::bigint[], %(charged_fen)s::bigint[],
+            %(beyond)s::bigint[], %(beyond_fen)s::bigint[], %(borne)s::bigint[],
+            %(capped)s::boolean[])
+     AS d (job_id, charged, charged_fen, beyond, beyond_fen, borne, capped)
+WHERE b.job_id = d.job_id
