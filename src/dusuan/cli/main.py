@@ -15,12 +15,20 @@ from dusuan.cli import (
     commands_jobs,
     commands_money,
     commands_quotes,
+    commands_tables,
     commands_tenants,
 )
 from dusuan.cli.launcher import Launcher
 from dusuan.cli.session import Setup
 
-_MODULES = (commands_centre, commands_tenants, commands_money, commands_jobs, commands_quotes)
+_MODULES = (
+    commands_centre,
+    commands_tenants,
+    commands_money,
+    commands_jobs,
+    commands_quotes,
+    commands_tables,
+)
 
 
 def _fresh_key() -> str:

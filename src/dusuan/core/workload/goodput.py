@@ -18,8 +18,9 @@ UTILISATION_MIN, UTILISATION_MAX = 0.02, 0.75
 # each of which costs the whole job half an hour of work, restart and re-computation.
 DEVICE_HOURS_PER_FAILURE = 50_000
 LOST_HOURS_PER_FAILURE = 0.5
+PEAK_A100_TFLOPS = 312.0
 BALANCE_A100 = 312_000 / 2_039  # FLOP a byte of memory traffic
-BALANCE_RANGE = (-0.1, 0.8)  # logarithms; nothing is known of hardware beyond
+HUNGER_RANGE = (-0.1, 1.4)  # logarithms; nothing is known of hardware beyond
 PARAMS_RANGE = (1e8, 7e11)
 VISION_CONVOLUTION = "cnn"
 
@@ -68,14 +69,14 @@ def run_model(document: Mapping[str, Any]) -> RunModel:
 
 def terms(run: RunFeatures) -> dict[str, float]:
     """The features of `log(utilisation)`, by the names of the coefficients."""
-    if run.kind == VISION_CONVOLUTION:  # size and balance mean something else for convolutions
+    if run.kind == VISION_CONVOLUTION:  # size and speed mean something else for convolutions
         return {"base": 1.0, "cnn": 1.0}
     params = min(max(run.params_active, PARAMS_RANGE[0]), PARAMS_RANGE[1])
-    balance = _balance(run)
+    hunger = _hunger(run)
     return {
         "base": 1.0,
-        "balance": balance,
-        "balance_size": balance * math.log(params / 1e10),
+        "hunger": hunger,
+        "hunger_size": hunger * math.log(params / 1e10),
         "small": max(0.0, -math.log(params / 3e9)),
         "large": max(0.0, math.log(params / 1e11)),
         "moe": 1.0 if run.kind == "moe" else 0.0,
@@ -104,9 +105,14 @@ def run_hours(model: RunModel, run: RunFeatures) -> Span:
     return Span(p50 / widen, p50, p50 * widen)
 
 
-def _balance(run: RunFeatures) -> float:
-    """Log of FLOP per byte of memory traffic against an A100: what is hard to keep busy."""
-    if not run.bandwidth_gbs:
-        return 0.0
-    balance = math.log(run.peak_tflops * 1e3 / run.bandwidth_gbs / BALANCE_A100)
-    return min(max(balance, BALANCE_RANGE[0]), BALANCE_RANGE[1])
+def _hunger(run: RunFeatures) -> float:
+    """How much harder than an A100 the device is to keep busy, as a logarithm.
+
+    Half of it is its FLOP a byte of memory traffic, half its speed against everything else: the
+    two A100 differ by a quarter in bandwidth, and by a few per cent in what runs reach.
+    """
+    speed = math.log(run.peak_tflops / PEAK_A100_TFLOPS)
+    balance = 0.0
+    if run.bandwidth_gbs:
+        balance = math.log(run.peak_tflops * 1e3 / run.bandwidth_gbs / BALANCE_A100)
+    return min(max((speed + balance) / 2, HUNGER_RANGE[0]), HUNGER_RANGE[1])

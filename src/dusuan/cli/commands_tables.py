@@ -1,0 +1,89 @@
+"""Estimates of whole tables: `estimate batch`, `estimate mfu`, `estimate serving`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from dusuan.cli import tables
+from dusuan.cli.session import Json, command
+
+Source = Annotated[Path, typer.Argument(metavar="TABLE.csv", help="The rows to estimate.")]
+Target = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Where to write them (default: stdout).")
+]
+MFU_COLUMNS = ("mfu_p50", "assumptions")
+SERVING_COLUMNS = ("ttft_ms", "tpot_ms", "assumptions")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands below `estimate`."""
+    estimate = typer.Typer(help="What work takes, before it runs.", no_args_is_help=True)
+    app.add_typer(estimate, name="estimate")
+    estimate.command("batch")(batch)
+    estimate.command("mfu")(mfu)
+    estimate.command("serving")(serving)
+
+
+def batch(ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False) -> None:
+    """Device-hours, degrees, memory and energy of training runs, one a row.
+
+    Columns read: model, kind, params_total_b, params_active_b, tokens_b, seq_len, hardware,
+    hw_variant, n_devices. What is blank is assumed, and said.
+    """
+    from dusuan.app import estimates
+
+    _answer(ctx, as_json, source, output, ("hardware",), estimates.RUN_COLUMNS, estimates.run)
+
+
+def mfu(ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False) -> None:
+    """Utilisation of training steps, one a row: `mfu_p50`, a fraction of the peak."""
+    from dusuan.app import estimates
+
+    _answer(ctx, as_json, source, output, ("GPU",), MFU_COLUMNS, estimates.step)
+
+
+def serving(
+    ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False
+) -> None:
+    """Time to the first token and between tokens of serving configurations, one a row."""
+    from dusuan.app import estimates
+
+    needed = ("model_path", "system")
+    _answer(ctx, as_json, source, output, needed, SERVING_COLUMNS, estimates.serving)
+
+
+def _answer(
+    ctx: typer.Context,
+    as_json: bool,
+    source: Path,
+    output: Path | None,
+    needed: Sequence[str],
+    added: Sequence[str],
+    answer: tables.Answer,
+) -> None:
+    with command(ctx, as_json, None) as s:
+        table = tables.answered(tables.read(source, needed), answer, added)
+        if output is not None or not as_json:
+            tables.write(table, output)
+        document: dict[str, Any] = {
+            "rows": len(table.rows),
+            "answered": sum(not row[tables.EXTRA] for row in table.rows),
+            "errors": tables.problems(table.rows),
+            "output": None if output is None else str(output),
+        }
+        if output is None:
+            document["table"] = table.rows
+        if as_json or output is not None:
+            s.show(document, _told)
+
+
+def _told(document: Any) -> RenderableType:
+    told = f"{document['answered']} of {document['rows']} rows answered: {document['output']}"
+    counted = ", ".join(f"{n} {code}" for code, n in document["errors"].items())
+    return Text(told + (f"; without an answer: {counted} (column error)" if counted else ""))

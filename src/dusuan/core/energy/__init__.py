@@ -1,0 +1,1 @@
+"""Energy of a run, and what it emits."""

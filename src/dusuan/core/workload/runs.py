@@ -1,0 +1,212 @@
+"""Rows of a table of training runs, read into what their device-hours rest on.
+
+A model's shape is looked up by name; where the name is unknown, or the row's own parameter counts
+say otherwise, a usual shape of the row's size is taken and said. Nothing measured is looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dusuan.core.catalog.accelerators import Accelerator, Match
+from dusuan.core.workload import flops, goodput, guess, vision
+from dusuan.core.workload.architecture import Architecture
+from dusuan.core.workload.cells import Row, number, word
+from dusuan.core.workload.goodput import RunFeatures
+from dusuan.core.workload.jobspec import Problem
+
+FindDevice = Callable[[str, str], Match | Problem]
+FindModel = Callable[[str], Architecture | Problem]
+KINDS = ("dense", "moe", "vit", "dit", "cnn")
+SEQ = {"vit": 256, "dit": 4_096}
+SEQ_USUAL = 4_096
+DEVICES_USUAL = (8, 4_096)
+PARAMS_TOLERANCE = 0.15
+TOKENS_PER_PARAM = 20  # Chinchilla, arXiv 2203.15556
+TOKENS_PER_PARAM_MAX = 1_000_000
+EPOCHS = 90
+_EPOCHS = re.compile(r"(\d+)\s*epochs?", re.I)
+# DeepSeek-V3, arXiv 2412.19437 section 3.3; Llama 4, Meta's announcement of 2025-04-05.
+TRAINED_IN_FP8 = ("DeepSeek-V3", "Llama-4")
+_FP8_TFLOPS_MIN = 900.0  # cards of H100's class and above
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run as described: its FLOP features, model, device, sizes and assumptions."""
+
+    features: RunFeatures
+    model: Architecture | vision.VisionModel
+    device: Accelerator
+    devices: int
+    tokens: int
+    seq: int
+    notes: tuple[str, ...]
+
+
+class _Refused(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.text)
+        self.problem = problem
+
+
+def read(row: Row, find_device: FindDevice, find_model: FindModel) -> Run | Problem:
+    """The run that a row describes, or what is missing."""
+    try:
+        return _read(row, find_device, find_model)
+    except _Refused as refused:
+        return refused.problem
+
+
+def _read(row: Row, find_device: FindDevice, find_model: FindModel) -> Run:
+    notes: list[str] = []
+    device = _device(row, find_device, notes)
+    kind = _kind(row)
+    if kind == goodput.VISION_CONVOLUTION:
+        return _convolution(row, device, notes)
+    model = _model(row, kind, find_model, notes)
+    seq = round(_number(row, "seq_len"))
+    if not seq:
+        seq = SEQ.get(kind, SEQ_USUAL)
+        notes.append(f"sequences of {seq:,} tokens are assumed")
+    tokens = _tokens(row, model, notes)
+    devices = _devices(row, model, notes)
+    features = RunFeatures(
+        flop=float(flops.training(model, tokens, _counted_seq(kind, seq, notes))),
+        params_active=float(model.params_active),
+        peak_tflops=_peak(device),
+        bandwidth_gbs=device.bandwidth_gbs,
+        kind=kind,
+        devices=devices,
+        fp8=_fp8(model, device, notes),
+    )
+    return Run(features, model, device, devices, tokens, seq, tuple(notes))
+
+
+def _device(row: Row, find_device: FindDevice, notes: list[str]) -> Accelerator:
+    name, variant = word(row, "hardware"), word(row, "hw_variant")
+    if not name:
+        raise _Refused(Problem("no_hardware", "hardware is blank", remedy="name an accelerator"))
+    match = find_device(name, variant)
+    if isinstance(match, Problem) and variant:
+        plain = find_device(name, "")
+        if isinstance(plain, Match):
+            notes.append(f"the variant {variant[:40]!r} is not known")
+            match = plain
+    if isinstance(match, Problem):
+        raise _Refused(match)
+    if match.assumed:
+        notes.append(match.assumed)
+    return match.device
+
+
+def _peak(device: Accelerator) -> float:
+    peak = device.tflops("bf16") or device.tflops("fp16")
+    if peak is None:
+        words = f"{device.name}: dense BF16 or FP16 TFLOPS are not published"
+        raise _Refused(Problem("unpublished", words, remedy="calibrate it"))
+    return peak
+
+
+def _kind(row: Row) -> str:
+    given = word(row, "kind").lower()
+    if given in KINDS:
+        return given
+    total, active = _number(row, "params_total_b"), _number(row, "params_active_b")
+    return "moe" if 0 < active < 0.9 * total else "dense"
+
+
+def _model(row: Row, kind: str, find_model: FindModel, notes: list[str]) -> Architecture:
+    name = word(row, "model").split("(", 1)[0].strip()
+    total = _number(row, "params_total_b") * 1e9
+    active = _number(row, "params_active_b") * 1e9
+    found = find_model(name) if name else None
+    if isinstance(found, Architecture):
+        known = found.basis != "parameters" and _agrees(found, total, active)
+        if known or not (total or active):
+            notes.extend(found.notes)
+            return found
+    if not total and not active:
+        words = "neither a known model nor a parameter count is given"
+        raise _Refused(Problem("unknown_model", words, remedy="fill params_total_b"))
+    made = guess.from_params(total or active, active or None, name)
+    if isinstance(made, Problem):
+        raise _Refused(made)
+    notes.extend(made.notes)
+    return replace(made, causal=kind not in ("vit", "dit"))
+
+
+def _agrees(model: Architecture, total: float, active: float) -> bool:
+    pairs = ((model.params_total, total), (model.params_active, active))
+    return all(not said or abs(own / said - 1) <= PARAMS_TOLERANCE for own, said in pairs)
+
+
+def _tokens(row: Row, model: Architecture, notes: list[str]) -> int:
+    tokens = round(_number(row, "tokens_b") * 1e9)
+    if not tokens:
+        tokens = TOKENS_PER_PARAM * model.params_active
+        notes.append(f"{tokens / 1e9:,.4g} billion tokens are assumed: {TOKENS_PER_PARAM} each")
+    if tokens > TOKENS_PER_PARAM_MAX * model.params_active:
+        words = f"{tokens / 1e9:g} billion tokens is more than any run of this model has"
+        raise _Refused(Problem("out_of_range", words, remedy="tokens_b counts billions"))
+    return tokens
+
+
+def _devices(row: Row, model: Architecture, notes: list[str]) -> int:
+    devices = round(_number(row, "n_devices"))
+    if not devices:
+        low, high = DEVICES_USUAL
+        usual = min(max(model.params_total / 1e9 * 32, low), high)
+        devices = 2 ** round(usual).bit_length() // 2
+        notes.append(f"{devices} devices are assumed")
+    return devices
+
+
+def _counted_seq(kind: str, seq: int, notes: list[str]) -> int:
+    """Diffusion of video grows its resolution in stages: most tokens are in short sequences."""
+    if kind != "dit" or seq <= SEQ["dit"]:
+        return seq
+    notes.append(f"trained in stages: sequences of {SEQ['dit']:,} on average are assumed")
+    return SEQ["dit"]
+
+
+def _fp8(model: Architecture, device: Accelerator, notes: list[str]) -> bool:
+    """Whether its makers say that they trained it in FP8, and the card can."""
+    said = model.basis == "named" and model.name.startswith(TRAINED_IN_FP8)
+    if not said or (device.tflops("fp8") or 0.0) < _FP8_TFLOPS_MIN:
+        return False
+    notes.append("its matrix products run in FP8, as its report says")
+    return True
+
+
+def _convolution(row: Row, device: Accelerator, notes: list[str]) -> Run:
+    name = word(row, "model")
+    network = vision.named(name)
+    if network is None or isinstance(network, Problem):
+        words = f"the convolutional network {name[:60]!r} is not known"
+        remedy = "known: resnet-18, -34, -50, -101, -152"
+        raise _Refused(network or Problem("unknown_model", words, remedy=remedy))
+    images = round(_number(row, "tokens_b") * 1e9)
+    if not images:
+        epochs = _EPOCHS.search(name)
+        count = int(epochs[1]) if epochs else EPOCHS
+        images = count * vision.IMAGENET_IMAGES
+        notes.append(f"{count} epochs of ImageNet-1k are assumed: {images:,} images")
+    features = RunFeatures(
+        flop=float(network.training_flop(images)),
+        params_active=float(network.params),
+        peak_tflops=_peak(device),
+        bandwidth_gbs=device.bandwidth_gbs,
+        kind=goodput.VISION_CONVOLUTION,
+        devices=max(1, round(_number(row, "n_devices"))),
+    )
+    return Run(features, network, device, features.devices or 1, images, 1, tuple(notes))
+
+
+def _number(row: Row, name: str) -> float:
+    value = number(row, name, 0.0)
+    if isinstance(value, Problem):
+        raise _Refused(value)
+    return value
