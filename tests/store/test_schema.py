@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from tests.conftest import create_database, drop_database
 
-from dusuan.store.migrate import SchemaTooNew, migrate
+from dusuan.store.migrate import SchemaTooNew, migrate, newest_revision, revision_of
 from dusuan.store.sql import queries
 
 
@@ -27,7 +27,9 @@ def dump(url: str) -> list[str]:
 
 
 def test_migrations_equal_the_schema(postgres_url: str, database_url: str) -> None:
+    assert revision_of(database_url) is None
     migrate(database_url)
+    assert revision_of(database_url) == newest_revision()
     migrate(database_url)  # a second time changes nothing
     by_hand = create_database(postgres_url)
     try:

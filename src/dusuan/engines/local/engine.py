@@ -53,6 +53,11 @@ _WAKE_NAME = "wake.sock"
 _STRENGTH = {Action.CHECKPOINT.value: 0, Action.STOP.value: 1, Action.KILL.value: 2}
 
 
+def boot_id() -> str:
+    """What tells this run of the host's kernel from every other one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 class LocalEngine:
     """Runs attempts on this host, below the folder `root`, which it owns.
 
@@ -81,7 +86,7 @@ class LocalEngine:
         self._isolation = self._choose_isolation(isolation, hidden)
         found = discover(node) if devices is None else _as_found(devices)
         self._found = {item.device.device: item for item in found}
-        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._boot_id = boot_id()
         self._guard = threading.Lock()
         self._children: list[subprocess.Popen[bytes]] = []
         self._ended: set[str] = set()

@@ -1,0 +1,185 @@
+"""Where a fault strikes, and whom. Standard library only: shepherds under test import it too.
+
+A test writes one fault into `fault.json` of the data directory: at which point it strikes, and who
+is its victim. A process under test calls `at(data, point)` wherever a fault could strike; the first
+one to come to the point named removes the file, so that a fault strikes once, and carries it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+FAULT = "fault.json"
+
+
+def arm(data: Path, point: str, *victims: str) -> None:
+    """Let a fault strike `victims` when a process of `data` comes to `point`."""
+    draft = data / "fault.new"
+    draft.write_text(json.dumps({"point": point, "victims": victims}))
+    draft.replace(data / FAULT)
+
+
+def armed(data: Path) -> bool:
+    """Whether the fault has not struck yet."""
+    return (data / FAULT).exists()
+
+
+def disarm(data: Path) -> None:
+    """Take back a fault that has not struck."""
+    (data / FAULT).unlink(missing_ok=True)
+
+
+def at(data: Path, point: str) -> None:
+    """This process is at `point` now: carry out the fault that is meant for it, if there is one."""
+    try:
+        fault = json.loads((data / FAULT).read_bytes())
+        if fault["point"] != point:
+            return
+        (data / FAULT).unlink()
+    except (OSError, ValueError):
+        return
+    for victim in fault["victims"]:
+        VICTIMS[victim](data)
+
+
+def kill_database(data: Path) -> None:
+    """SIGKILL every process of the embedded server."""
+    _kill(_database(data))
+
+
+def kill_shepherds(data: Path) -> None:
+    """SIGKILL every shepherd, this process last if it is one."""
+    _kill([pid for pid in _beside_jobs(data) if not _is_keeper(pid)])
+
+
+def kill_keepers(data: Path) -> None:
+    """SIGKILL every keeper: inside the sandbox, where there is one."""
+    _kill([pid for pid in _beside_jobs(data) if _is_keeper(pid)])
+
+
+def kill_beside_jobs(data: Path) -> None:
+    """SIGKILL shepherds and keepers together."""
+    _kill(_beside_jobs(data))
+
+
+def kill_service(_data: Path) -> None:
+    """SIGKILL this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def freeze_service(_data: Path) -> None:
+    """SIGSTOP this process: it goes on from here when somebody says SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def kill_everything(data: Path) -> None:
+    """What a power cut leaves: nothing that runs."""
+    _kill(everything(data))
+
+
+def everything(data: Path) -> list[int]:
+    """Every process that belongs to `data`: services, database, shepherds, keepers, jobs."""
+    known = {*_database(data), *_beside_jobs(data), *_services(data)}
+    return [pid for pid in _pids() if pid in known or _names(pid, str(data))]
+
+
+VICTIMS = {
+    "database": kill_database,
+    "shepherd": kill_shepherds,
+    "keeper": kill_keepers,
+    "beside": kill_beside_jobs,
+    "service": kill_service,
+    "freeze": freeze_service,
+    "all": kill_everything,
+}
+
+
+def _kill(pids: list[int]) -> None:
+    """Kill them all, oneself last, and wait until the others are gone."""
+    me = os.getpid()
+    others = [pid for pid in pids if pid != me]
+    for pid in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if me in pids:
+        os.kill(me, signal.SIGKILL)
+    deadline = time.monotonic() + 5.0
+    while any(map(_lives, others)) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+def _database(data: Path) -> list[int]:
+    home = os.fspath(data / "postgres")
+    return [pid for pid in _pids() if _link(f"/proc/{pid}/cwd").startswith(home)]
+
+
+def _beside_jobs(data: Path) -> list[int]:
+    """Who has a shepherd's lock open: shepherds, keepers, and what sets up a sandbox."""
+    home, services = os.fspath(data / "engine" / "attempts"), _services(data)
+    others = [pid for pid in _pids() if pid not in services]
+    return [pid for pid in others if _has_open(pid, home, "/shepherd.lock")]
+
+
+def _has_open(pid: int, folder: str, name: str) -> bool:
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    links = (_link(f"/proc/{pid}/fd/{descriptor}") for descriptor in descriptors)
+    return any(link.startswith(folder) and link.endswith(name) for link in links)
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+    except OSError:
+        return []
+
+
+def _is_keeper(pid: int) -> bool:
+    words = _words(pid)
+    return any(word.endswith("keeper.py") for word in words) and "python" in words[0]
+
+
+def _services(data: Path) -> set[int]:
+    try:
+        return {int(name) for name in os.listdir(data / "services")}
+    except OSError:
+        return set()
+
+
+def _names(pid: int, text: str) -> bool:
+    """Whether a process was started with `text` among its arguments or in its environment."""
+    words = _words(pid)
+    if any("pytest" in word for word in words):
+        return False
+    if any(text in word for word in words):
+        return True
+    try:
+        return text.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
