@@ -112,7 +112,7 @@ def test_a_killed_keeper_ends_the_attempt_truthfully(local: LocalHarness) -> Non
     wait_for(lambda: running("sleep", nap(14)) and running("sleep", nap(15)), "the tree")
     os.kill(keeper_pid(local, story.attempt_id), signal.SIGKILL)
     end = driver.finished(story).end
-    assert (exit_of(end).reason, exit_of(end).code) == (EndReason.EXIT, None)
+    assert (exit_of(end).reason, exit_of(end).code) == (EndReason.LOST, None)
     assert "keeper" in exit_of(end).text
     assert running("sleep", nap(14)) + running("sleep", nap(15)) == []
 

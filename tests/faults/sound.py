@@ -6,6 +6,7 @@ rules as a customer would state them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections import defaultdict
@@ -88,7 +89,7 @@ def by(rows: Iterable[Row], name: str) -> dict[Any, list[Row]]:
 
 
 def tiling(books: Books) -> list[str]:
-    """The bill is continuous: the intervals of an attempt follow one another from 0 to its meter."""
+    """The bill is continuous: an attempt's intervals follow one another from 0 to its meter."""
     problems = []
     usage = by(books.usage, "attempt_id")
     for attempt in books.attempt:
@@ -171,7 +172,7 @@ def beats_of(data: Path, job_id: str, number: int) -> list[float]:
 
 
 def double_entry(books: Books) -> list[str]:
-    """Debits equal credits; balances are sums of entries; wallets are sums of lots; none below 0."""
+    """Debits equal credits; a balance is the sum of its entries and its lots, and never below 0."""
     problems = []
     accounts = {a["id"]: a for a in books.ledger_account}
     for transfer, entries in by(books.entry, "transfer_id").items():
@@ -204,17 +205,15 @@ def holds(books: Books) -> list[str]:
         for hold in unresolved:
             for account in (hold["wallet_id"], *hold["limit_ids"]):
                 pending[account] += hold["reserved_gflop"]
-    for account in books.ledger_account:
-        if account["pending_dr"] != pending[account["id"]]:
-            problems.append(f"{account['path']}: pending {account['pending_dr']}")
-    return problems
+    wrong = [a for a in books.ledger_account if a["pending_dr"] != pending[a["id"]]]
+    return problems + [f"{account['path']}: pending {account['pending_dr']}" for account in wrong]
 
 
 def devices(books: Books) -> list[str]:
     """No device has two holders at once."""
     problems = []
     for device, each in by(books.allocation, "device").items():
-        for before, after in zip(each, each[1:], strict=False):
+        for before, after in itertools.pairwise(each):
             if before["to_at"] is None or before["to_at"] > after["from_at"]:
                 problems.append(f"{device}: {before['attempt_id']} and {after['attempt_id']}")
     return problems

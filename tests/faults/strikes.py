@@ -114,7 +114,7 @@ def _kill(pids: list[int]) -> None:
 
 
 def _pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _lives(pid: int) -> bool:
@@ -127,7 +127,7 @@ def _lives(pid: int) -> bool:
 
 def _database(data: Path) -> list[int]:
     home = os.fspath(data / "postgres")
-    return [pid for pid in _pids() if _link(f"/proc/{pid}/cwd").startswith(home)]
+    return [pid for pid in _pids() if _link(Path(f"/proc/{pid}/cwd")).startswith(home)]
 
 
 def _beside_jobs(data: Path) -> list[int]:
@@ -139,16 +139,15 @@ def _beside_jobs(data: Path) -> list[int]:
 
 def _has_open(pid: int, folder: str, name: str) -> bool:
     try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
+        links = [_link(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return False
-    links = (_link(f"/proc/{pid}/fd/{descriptor}") for descriptor in descriptors)
     return any(link.startswith(folder) and link.endswith(name) for link in links)
 
 
-def _link(path: str) -> str:
+def _link(path: Path) -> str:
     try:
-        return os.readlink(path)
+        return os.fspath(path.readlink())
     except OSError:
         return ""
 
@@ -167,7 +166,7 @@ def _is_keeper(pid: int) -> bool:
 
 def _services(data: Path) -> set[int]:
     try:
-        return {int(name) for name in os.listdir(data / "services")}
+        return {int(entry.name) for entry in (data / "services").iterdir()}
     except OSError:
         return set()
 

@@ -228,6 +228,8 @@ class Shepherd:
             # Nothing ran, so whatever was asked meanwhile, this is why there is no result.
             reason, text = "start_failed", self._failure or self._sandbox_problem()
         elif self._keeper_lost and self._code is None and self._signal is None:
+            # Whoever did that, it was no end of the job's own.
+            reason = self._course.reason or "lost"
             text = text or "the job's keeper was killed, and the job with it"
         return {"reason": reason, "code": self._code, "signal": self._signal, "text": text}
 

@@ -31,7 +31,7 @@ class EndReason(StrEnum):
     WALL_TIME = "wall_time"  # its wall time had passed
     LEASE = "lease"  # the ceiling of its lease of degrees was reached
     STOPPED = "stopped"  # the service asked for it
-    LOST = "lost"  # the shepherd or its node is gone; written by the engine, never by a shepherd
+    LOST = "lost"  # the shepherd, the keeper or the node is gone: no end of the job's own
 
 
 @dataclass(frozen=True, slots=True)
