@@ -1,0 +1,101 @@
+"""A round over arrays: the one door to the compiled rules, which are imported on first use.
+
+The live service sets up a state from its snapshot with `occupy` and `fill_queue` and reads the
+`Decision`. The simulator's event loop calls the same compiled round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dusuan.core.scheduling.arrays import PREEMPT, RESERVE, START, WAITING, Records, State
+
+REASONS = ("", "capacity", "order", "quota", "earliest")  # by the `reason` of a job
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a job gets on one node: device numbers, and milli of each of them."""
+
+    node: int
+    devices: tuple[int, ...]
+    milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a round decided; jobs and nodes by their index. `starts` and `preempts` are in order.
+
+    `preempts` says for whom; `reserved` at which moment (ms) a waiting job is expected to start;
+    `waits` has the reason of every job that waits.
+    """
+
+    starts: tuple[tuple[int, tuple[Part, ...]], ...]
+    preempts: tuple[tuple[int, int], ...]
+    reserved: tuple[tuple[int, int], ...]
+    waits: tuple[tuple[int, str], ...]
+
+
+def occupy(state: State, rules: Records, j: int, parts: Sequence[Part], since_ms: int) -> None:
+    """Let job `j` run on `parts` since `since_ms`. The parts must be free."""
+    from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
+
+    state.values["pick_count"] = len(parts)
+    asked = state.jobs[j]
+    for i, part in enumerate(parts):
+        pick = state.picks[i]
+        pick["node"], pick["milli"] = part.node, part.milli
+        pick["devices"] = sum(1 << device for device in part.devices)
+        pick["cpu_milli"] = -(-int(asked["cpu_milli"]) // len(parts))
+        pick["memory_mib"] = -(-int(asked["memory_mib"]) // len(parts))
+    snapshot.occupy(state.record, rules[0], j, since_ms)
+
+
+def vacate(state: State, rules: Records, j: int, now_ms: int, new_state: int) -> None:
+    """Let the running job `j` hold nothing any more and be in `new_state`."""
+    from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
+
+    snapshot.vacate(state.record, rules[0], j, now_ms, new_state)
+
+
+def fill_queue(state: State, rules: Records, now_ms: int) -> None:
+    """Bring every job whose state is WAITING into the queue, in the policy's order."""
+    from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
+
+    snapshot.fill_queue(state.record, rules[0], now_ms)
+
+
+def decide(state: State, rules: Records, now_ms: int) -> Decision:
+    """One round at `now_ms`. Changes `state`: what it starts runs, what it preempts waits.
+
+    A preempted job is not in the queue; it joins by `fill_queue` once it has really stopped.
+    """
+    from dusuan.core.scheduling.kernels import round as compiled_round  # numba, for a round only
+
+    compiled_round.round_at(state.record, rules[0], now_ms)
+    return _read(state)
+
+
+def _read(state: State) -> Decision:
+    """The plan's lines as values."""
+    starts: dict[int, list[Part]] = {}
+    preempts, reserved = [], []
+    for line in state.lines[: int(state.values["line_count"][0])]:
+        j = int(line["job"])
+        if line["kind"] == START:
+            devices = int(line["devices"])
+            numbers = tuple(d for d in range(devices.bit_length()) if devices >> d & 1)
+            starts.setdefault(j, []).append(Part(int(line["node"]), numbers, int(line["milli"])))
+        elif line["kind"] == PREEMPT:
+            preempts.append((j, int(line["cause"])))
+        elif line["kind"] == RESERVE:
+            reserved.append((j, int(line["cause"])))
+    queue = state.queue[: int(state.values["waiting"][0])]
+    waits = [(int(j), REASONS[state.jobs["reason"][j]]) for j in queue if _waits(state, j)]
+    placed = tuple((j, tuple(parts)) for j, parts in starts.items())
+    return Decision(placed, tuple(preempts), tuple(reserved), tuple(waits))
+
+
+def _waits(state: State, j: int) -> bool:
+    return int(state.jobs["state"][j]) == WAITING

@@ -1,0 +1,31 @@
+"""What other than devices may keep a job from starting, and the codes of reasons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.kernels.access import job
+from dusuan.core.scheduling.kernels.accounts import admits
+
+# Why a job waits; see `explain.py` for the words.
+NO_REASON, CAPACITY, ORDER, QUOTA, EARLIEST = range(5)
+
+
+@compiled
+def may_start(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Whether anything but devices keeps `j` from starting; sets the reason."""
+    job(s, j).reason = NO_REASON
+    if job(s, j).earliest_ms > now:
+        job(s, j).reason = EARLIEST
+        return False
+    if rules.quota and not admits(s, j):
+        job(s, j).reason = QUOTA
+        return False
+    return True
+
+
+@compiled
+def gate_closed(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Whether `j` has waited so long that nobody behind it starts before it."""
+    return rules.gate_ms > 0 and now - job(s, j).since_ms >= rules.gate_ms

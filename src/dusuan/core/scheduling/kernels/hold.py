@@ -1,0 +1,199 @@
+"""Taking devices and giving them back: the only code that changes what is free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dusuan.core.scheduling.arrays import PREEMPT, RUNNING, START, WAITING, WHOLE
+from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.kernels.access import (
+    ending_of,
+    free_of,
+    holding,
+    job,
+    kind,
+    line,
+    node,
+    picked,
+    running_of,
+)
+from dusuan.core.scheduling.kernels.accounts import charge, refund
+from dusuan.core.scheduling.kernels.place import duration_ms
+
+
+@compiled
+def write(s: Any, time: int, what: int, j: int, cause: int) -> int:
+    """Add a line to the plan; returns its place."""
+    place = s.line_count
+    line(s, place).time_ms = time
+    line(s, place).kind = what
+    line(s, place).job = j
+    line(s, place).node = -1
+    line(s, place).devices = np.uint64(0)
+    line(s, place).milli = 0
+    line(s, place).cause = cause
+    s.line_count = place + 1
+    return place
+
+
+@compiled
+def take_devices(s: Any, n: int, devices: int, milli: int) -> int:
+    """Take `milli` of each of `devices` (bits) on node `n`; returns what was taken in all."""
+    taken = 0
+    for d in range(node(s, n).gpus):
+        if (devices >> np.uint64(d)) & np.uint64(1):
+            if free_of(s)[n, d] == WHOLE:
+                node(s, n).whole -= 1
+            free_of(s)[n, d] -= milli
+            taken += milli
+    s.free_milli -= taken
+    return taken
+
+
+@compiled
+def give_devices(s: Any, n: int, devices: int, milli: int) -> None:
+    """Give back `milli` of each of `devices` on node `n`. A faulty one is not free."""
+    for d in range(node(s, n).gpus):
+        if (devices >> np.uint64(d)) & np.uint64(1):
+            if (node(s, n).faulty >> np.uint64(d)) & np.uint64(1):
+                continue
+            free_of(s)[n, d] += milli
+            s.free_milli += milli
+            if free_of(s)[n, d] == WHOLE:
+                node(s, n).whole += 1
+
+
+@compiled
+def hold_pick(s: Any, j: int, i: int) -> int:
+    """Turn pick `i` into a holding of `j`; returns the milli taken."""
+    h = s.free_record
+    chosen = picked(s, i)
+    n = chosen.node
+    s.free_record = holding(s, h).next
+    holding(s, h).job = j
+    holding(s, h).node = n
+    holding(s, h).devices = chosen.devices
+    holding(s, h).milli = chosen.milli
+    holding(s, h).cpu_milli = chosen.cpu_milli
+    holding(s, h).memory_mib = chosen.memory_mib
+    holding(s, h).next = job(s, j).first
+    job(s, j).first = h
+    node(s, n).cpu_free_milli -= chosen.cpu_milli
+    node(s, n).memory_free_mib -= chosen.memory_mib
+    link(s, h, n)
+    return take_devices(s, n, chosen.devices, chosen.milli)
+
+
+@compiled
+def link(s: Any, h: int, n: int) -> None:
+    """Put a holding first in its node's list."""
+    first = node(s, n).first
+    holding(s, h).previous_on_node = -1
+    holding(s, h).next_on_node = first
+    if first >= 0:
+        holding(s, first).previous_on_node = h
+    node(s, n).first = h
+
+
+@compiled
+def unlink(s: Any, h: int) -> None:
+    """Take a holding out of its node's list."""
+    before, after = holding(s, h).previous_on_node, holding(s, h).next_on_node
+    if before >= 0:
+        holding(s, before).next_on_node = after
+    else:
+        node(s, holding(s, h).node).first = after
+    if after >= 0:
+        holding(s, after).previous_on_node = before
+
+
+@compiled
+def by_end(s: Any, j: int, at: int) -> None:
+    """Move `j`, at place `at` of `ending`, to where its expected end belongs."""
+    end = job(s, j).expected_end_ms
+    while at > 0 and job(s, ending_of(s)[at - 1]).expected_end_ms > end:
+        ending_of(s)[at] = ending_of(s)[at - 1]
+        at -= 1
+    ending_of(s)[at] = j
+
+
+@compiled
+def drop_ending(s: Any, j: int) -> None:
+    """Take `j` out of `ending`, whose last place is then free."""
+    last = s.running - 1
+    at = 0
+    while ending_of(s)[at] != j:
+        at += 1
+    while at < last:
+        ending_of(s)[at] = ending_of(s)[at + 1]
+        at += 1
+
+
+@compiled
+def start(s: Any, rules: Any, j: int, now: int, cause: int) -> None:
+    """Start `j` on the placement in the picks and write it into the plan, a line per node."""
+    taken = 0
+    for i in range(s.pick_count):
+        taken += hold_pick(s, j, i)
+        place = write(s, now, START, j, cause)
+        line(s, place).node = picked(s, i).node
+        line(s, place).devices = picked(s, i).devices
+        line(s, place).milli = picked(s, i).milli
+    t = node(s, picked(s, 0).node).type
+    job(s, j).expected_end_ms = now + duration_ms(s, j, t)
+    job(s, j).speed_gflops = kind(s, t).rating_gflops
+    job(s, j).state = RUNNING
+    job(s, j).taken_milli = taken
+    job(s, j).protected_ms = now + rules.run_min_ms
+    if job(s, j).first_start_ms < 0:
+        job(s, j).first_start_ms = now
+    job(s, j).since_ms = now
+    job(s, j).version += 1
+    job(s, j).slot = s.running
+    running_of(s)[s.running] = j
+    by_end(s, j, s.running)
+    s.running += 1
+    charge(s, j)
+
+
+@compiled
+def release(s: Any, rules: Any, j: int, now: int) -> None:
+    """Give back all that `j` holds. What becomes of `j` is the caller's to say."""
+    h = job(s, j).first
+    while h >= 0:
+        after = holding(s, h).next
+        n = holding(s, h).node
+        give_devices(s, n, holding(s, h).devices, holding(s, h).milli)
+        node(s, n).cpu_free_milli += holding(s, h).cpu_milli
+        node(s, n).memory_free_mib += holding(s, h).memory_mib
+        unlink(s, h)
+        holding(s, h).next = s.free_record
+        s.free_record = h
+        h = after
+    job(s, j).first = -1
+    refund(s, rules, j, now)
+    drop_ending(s, j)
+    leave_running(s, j)
+
+
+@compiled
+def leave_running(s: Any, j: int) -> None:
+    """Take `j` out of `running`: the last one takes its slot."""
+    last = running_of(s)[s.running - 1]
+    running_of(s)[job(s, j).slot] = last
+    job(s, last).slot = job(s, j).slot
+    job(s, j).slot = -1
+    job(s, j).version += 1
+    s.running -= 1
+
+
+@compiled
+def preempt(s: Any, rules: Any, victim: int, j: int, now: int) -> None:
+    """Stop `victim` so that `j` can start. It joins the queue when the round is over."""
+    write(s, now, PREEMPT, victim, j)
+    release(s, rules, victim, now)
+    job(s, victim).state = WAITING
+    s.preempted += 1
+    s.preempt_count += 1

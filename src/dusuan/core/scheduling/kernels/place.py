@@ -1,0 +1,317 @@
+"""Where a job can run: on one node, or as a gang of whole nodes.
+
+A placement is looked for in one of three views: `NOW` (what is free), `BACKFILL` (what is free, and
+whoever would still run at a reserved moment leaves the reserved devices alone) and `LATER` (what
+will be free at the moment for which a reservation is sought). The found placement is in the picks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dusuan.core.scheduling.arrays import FOREVER_MS, WHOLE
+from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.kernels.access import (
+    free_of,
+    job,
+    kind,
+    later_node,
+    later_of,
+    node,
+    picked,
+)
+
+NOW, BACKFILL, LATER = 0, 1, 2
+_TYPE_STEP = 1 << 24
+_NOWHERE = 1 << 60
+SPREADING, FIRST = 1, 2  # placements, see policy.PLACEMENTS
+
+
+@compiled
+def scaled(work_ms: int, reference_gflops: int, rating_gflops: int) -> int:
+    """Run time of `work_ms` (on a device of the reference rating) on a device of `rating`."""
+    if reference_gflops <= 0 or rating_gflops <= 0 or reference_gflops == rating_gflops:
+        return work_ms
+    return int(np.ceil(work_ms * (reference_gflops / rating_gflops)))
+
+
+@compiled
+def left_ms(s: Any, j: int) -> int:
+    """Predicted work left, in the job's reference time; at least a millisecond."""
+    return max(job(s, j).predicted_ms - job(s, j).done_ms, 1)
+
+
+@compiled
+def duration_ms(s: Any, j: int, t: int) -> int:
+    """How long `j` is expected to hold devices of type `t` if it starts now."""
+    work = scaled(left_ms(s, j), job(s, j).rating_gflops, kind(s, t).rating_gflops)
+    return job(s, j).overhead_ms + work
+
+
+@compiled
+def guarded(s: Any, j: int, n: int, now: int, view: int) -> bool:
+    """Whether `j` on node `n` would run into the reservation on its type."""
+    if view != BACKFILL:
+        return False
+    later = kind(s, node(s, n).type).later_ms
+    return later > 0 and now + duration_ms(s, j, node(s, n).type) > later
+
+
+@compiled
+def is_open(s: Any, j: int, n: int, now: int) -> bool:
+    """Whether node `n` may serve `j` at all: up, of its types, and not promised away too soon."""
+    here = node(s, n)
+    if here.up < 1 or (job(s, j).types >> here.type) & 1 == 0:
+        return False
+    return here.closes_ms >= FOREVER_MS or now + duration_ms(s, j, here.type) <= here.closes_ms
+
+
+@compiled
+def free_milli(s: Any, n: int, d: int, view: int, guard: bool) -> int:
+    """Free share of one device in a view."""
+    if view == LATER:
+        return later_of(s)[n, d]
+    if guard:
+        return min(free_of(s)[n, d], later_of(s)[n, d])
+    return free_of(s)[n, d]
+
+
+@compiled
+def fitting(s: Any, j: int, n: int, view: int, guard: bool) -> int:
+    """How many devices of node `n` have room for `j`'s share."""
+    milli = job(s, j).milli
+    if milli == WHOLE and not guard:
+        return later_node(s, n).whole if view == LATER else node(s, n).whole
+    if milli == WHOLE and node(s, n).whole == 0:
+        return 0
+    found = 0
+    for d in range(node(s, n).gpus):
+        if free_milli(s, n, d, view, guard) >= milli:
+            found += 1
+    return found
+
+
+@compiled
+def host_fits(s: Any, j: int, n: int, view: int, guard: bool) -> bool:
+    """Whether CPU and memory of node `n` suffice for the whole job."""
+    cpu, memory = job(s, j).cpu_milli, job(s, j).memory_mib
+    if view != LATER and (node(s, n).cpu_free_milli < cpu or node(s, n).memory_free_mib < memory):
+        return False
+    if view == LATER or guard:
+        here = later_node(s, n)
+        return here.cpu_free_milli >= cpu and here.memory_free_mib >= memory
+    return True
+
+
+@compiled
+def tightest(s: Any, j: int, n: int, view: int, guard: bool) -> int:
+    """What the best-fitting device of `n` would have left, in milli."""
+    milli, best = job(s, j).milli, WHOLE
+    for d in range(node(s, n).gpus):
+        left = free_milli(s, n, d, view, guard) - milli
+        if 0 <= left < best:
+            best = left
+    return best
+
+
+@compiled
+def score(s: Any, rules: Any, j: int, n: int, found: int, view: int, guard: bool) -> int:
+    """How much is against node `n`: lower is better. The fastest acceptable type goes first."""
+    base = kind(s, node(s, n).type).rank * _TYPE_STEP
+    if view == LATER:  # leave what is free now to those who can use it until then
+        return base + node(s, n).whole * 128 + found
+    if rules.placement == FIRST:
+        return base
+    if rules.placement == SPREADING:
+        return base + 64 - found
+    if job(s, j).milli < WHOLE:
+        return base + tightest(s, j, n, view, guard) * 128 + node(s, n).whole
+    return base + found - job(s, j).devices
+
+
+@compiled
+def room(s: Any, j: int, n: int, now: int, view: int, guard: bool) -> int:
+    """Devices of node `n` with room for `j` when all of it fits there, else -1."""
+    if job(s, j).devices > node(s, n).gpus or not is_open(s, j, n, now):
+        return -1
+    found = fitting(s, j, n, view, guard)
+    if found < job(s, j).devices or not host_fits(s, j, n, view, guard):
+        return -1
+    return found
+
+
+@compiled
+def best_node(s: Any, rules: Any, j: int, now: int, view: int) -> int:
+    """The node to run all of `j` on, or -1. Ties go to the lowest index."""
+    best, against = -1, _NOWHERE
+    for n in range(s.nodes):
+        if view != LATER and job(s, j).milli == WHOLE and node(s, n).whole < job(s, j).devices:
+            continue
+        guard = guarded(s, j, n, now, view)
+        found = room(s, j, n, now, view, guard)
+        if found < 0:
+            continue
+        value = score(s, rules, j, n, found, view, guard)
+        if value < against:
+            best, against = n, value
+    return best
+
+
+@compiled
+def pick(s: Any, n: int, devices: Any, milli: int, cpu: int, memory: int) -> None:
+    """Add a node to the placement."""
+    count = s.pick_count
+    picked(s, count).node = n
+    picked(s, count).devices = devices
+    picked(s, count).milli = milli
+    picked(s, count).cpu_milli = cpu
+    picked(s, count).memory_mib = memory
+    s.pick_count = count + 1
+
+
+@compiled
+def pick_devices(s: Any, j: int, n: int, view: int, guard: bool) -> None:
+    """Choose the devices of node `n` with the least left over, lowest index first."""
+    chosen = np.uint64(0)
+    milli = job(s, j).milli
+    for _ in range(job(s, j).devices):
+        best, left = -1, WHOLE + 1
+        for d in range(node(s, n).gpus):
+            rest = free_milli(s, n, d, view, guard) - milli
+            if 0 <= rest < left and (chosen >> np.uint64(d)) & np.uint64(1) == 0:
+                best, left = d, rest
+        chosen |= np.uint64(1) << np.uint64(best)
+    pick(s, n, chosen, milli, job(s, j).cpu_milli, job(s, j).memory_mib)
+
+
+@compiled
+def all_devices(count: int) -> Any:
+    """The lowest `count` bits."""
+    if count >= 64:
+        return np.uint64(0xFFFFFFFFFFFFFFFF)
+    return (np.uint64(1) << np.uint64(count)) - np.uint64(1)
+
+
+@compiled
+def node_share(total: int, gpus: int, devices: int) -> int:
+    """What of a gang's CPU or memory falls on a node with `gpus` of its `devices`, rounded up."""
+    return -(-total * gpus // devices)
+
+
+@compiled
+def whole_node(s: Any, j: int, n: int, t: int, now: int, view: int) -> bool:
+    """Whether node `n` of type `t` can join the gang `j` with all of its devices."""
+    gpus = node(s, n).gpus
+    if node(s, n).type != t or gpus == 0 or not is_open(s, j, n, now):
+        return False
+    guard = guarded(s, j, n, now, view)
+    if view == LATER:
+        free = later_node(s, n).whole
+    elif guard:
+        free = min(node(s, n).whole, later_node(s, n).whole)
+    else:
+        free = node(s, n).whole
+    if free < gpus:
+        return False
+    cpu = node_share(job(s, j).cpu_milli, gpus, job(s, j).devices)
+    memory = node_share(job(s, j).memory_mib, gpus, job(s, j).devices)
+    here = later_node(s, n) if view == LATER else node(s, n)
+    return here.cpu_free_milli >= cpu and here.memory_free_mib >= memory
+
+
+@compiled
+def pick_whole(s: Any, j: int, n: int) -> int:
+    """Add all of node `n` to the gang `j`; returns its devices."""
+    gpus, devices = node(s, n).gpus, job(s, j).devices
+    cpu = node_share(job(s, j).cpu_milli, gpus, devices)
+    memory = node_share(job(s, j).memory_mib, gpus, devices)
+    pick(s, n, all_devices(gpus), WHOLE, cpu, memory)
+    return gpus
+
+
+@compiled
+def gang_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
+    """Whole nodes of type `t` for the gang `j`. For later, first those that are not free now."""
+    found = 0
+    s.pick_count = 0
+    for turn in range(2 if view == LATER else 1):
+        for n in range(s.nodes):
+            free_now = node(s, n).whole == node(s, n).gpus
+            if view == LATER and free_now != (turn == 1):
+                continue
+            if whole_node(s, j, n, t, now, view):
+                found += pick_whole(s, j, n)
+                if found >= job(s, j).devices:
+                    return True
+    return False
+
+
+@compiled
+def gang(s: Any, j: int, now: int, view: int) -> bool:
+    """Whole nodes of one type for a gang that no node of that type holds; fastest type first."""
+    for rank in range(s.types):
+        for t in range(s.types):
+            if kind(s, t).rank != rank or (job(s, j).types >> t) & 1 == 0:
+                continue
+            if kind(s, t).gpus_max < job(s, j).devices <= kind(s, t).gpus and gang_of_type(
+                s, j, t, now, view
+            ):
+                return True
+    return False
+
+
+@compiled
+def spans_nodes(s: Any, j: int) -> bool:
+    """Whether some acceptable type has to take whole nodes for `j`."""
+    for t in range(s.types):
+        if (job(s, j).types >> t) & 1 and kind(s, t).gpus_max < job(s, j).devices:
+            return True
+    return False
+
+
+@compiled
+def place(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
+    """Find a placement of `j` in `view`; False when there is none. All of its devices or none."""
+    s.pick_count = 0
+    n = best_node(s, rules, j, now, view)
+    if n >= 0:
+        pick_devices(s, j, n, view, guarded(s, j, n, now, view))
+        return True
+    return job(s, j).milli == WHOLE and spans_nodes(s, j) and gang(s, j, now, view)
+
+
+@compiled
+def could_ever(s: Any, j: int) -> bool:
+    """Whether `j` fits on the cluster when it is empty and everything is up."""
+    ask = job(s, j)
+    for n in range(s.nodes):
+        here = node(s, n)
+        if (
+            (ask.types >> here.type) & 1
+            and here.gpus >= ask.devices
+            and here.cpu_milli >= ask.cpu_milli
+            and here.memory_mib >= ask.memory_mib
+        ):
+            return True
+    if ask.milli < WHOLE:
+        return False
+    for t in range(s.types):
+        if (ask.types >> t) & 1 and kind(s, t).gpus_max < ask.devices <= gang_gpus(s, j, t):
+            return True
+    return False
+
+
+@compiled
+def gang_gpus(s: Any, j: int, t: int) -> int:
+    """Devices on nodes of type `t` whose CPU and memory suffice for their part of `j`."""
+    found = 0
+    for n in range(s.nodes):
+        here = node(s, n)
+        if here.type == t and here.gpus > 0:
+            cpu = node_share(job(s, j).cpu_milli, here.gpus, job(s, j).devices)
+            memory = node_share(job(s, j).memory_mib, here.gpus, job(s, j).devices)
+            if here.cpu_milli >= cpu and here.memory_mib >= memory:
+                found += here.gpus
+    return found

@@ -1,0 +1,263 @@
+"""Whom to stop so that another can start: as little work as possible is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dusuan.core.scheduling.arrays import ANY_TYPE, WHOLE
+from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.kernels.access import (
+    free_of,
+    holding,
+    job,
+    keys_of,
+    kind,
+    node,
+    scratch_of,
+)
+from dusuan.core.scheduling.kernels.accounts import borrows, wanted_milli, within_quota
+from dusuan.core.scheduling.kernels.hold import preempt
+from dusuan.core.scheduling.kernels.order import ATTAINED, key
+from dusuan.core.scheduling.kernels.place import is_open, node_share
+
+BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
+_IMPOSSIBLE = 1 << 60
+_HOUR_MS = 3_600_000
+
+
+@compiled
+def ranks_below(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
+    """Whether the order puts `victim`, as it runs, behind `j`, by more than the margin."""
+    for i in range(min(rules.preempt_depth, len(rules.order))):
+        part = rules.order[i]
+        if part == 0:
+            return False
+        of_victim = key(s, rules, part, victim, now)
+        if part == ATTAINED and of_victim != keys_of(s)[j, i]:
+            return of_victim > keys_of(s)[j, i]
+        if of_victim > keys_of(s)[j, i] * (1.0 + rules.margin):
+            return True
+        if of_victim < keys_of(s)[j, i]:
+            return False
+    return False
+
+
+@compiled
+def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
+    """Whether `j` may take the devices of `victim`."""
+    if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
+        return False
+    how = rules.preempt
+    if how & BY_TIER and job(s, victim).tier > job(s, j).tier:
+        return True
+    if (
+        how & BY_QUOTA
+        and borrows(s, job(s, victim).account)
+        and within_quota(s, job(s, j).account, wanted_milli(s, j))
+    ):
+        return True
+    if how & BY_ORDER == 0 or job(s, victim).overdue:
+        return False
+    return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
+
+
+@compiled
+def loss(s: Any, rules: Any, victim: int, now: int) -> float:
+    """What stopping `victim` costs: its restart on all its devices. The latest started is less."""
+    cost = float(job(s, victim).taken_milli) * max(rules.restart_ms, 1)
+    return cost + 1e-3 * (now - job(s, victim).since_ms)
+
+
+@compiled
+def clear_devices(s: Any, n: int, h: int) -> None:
+    """Count the devices of a holding as free in the working space, which has milli per device."""
+    for d in range(node(s, n).gpus):
+        if (holding(s, h).devices >> np.uint64(d)) & np.uint64(1):
+            scratch_of(s)[d] += holding(s, h).milli
+
+
+@compiled
+def roomy(s: Any, n: int, milli: int) -> int:
+    """Devices of node `n` with that much free by the working space."""
+    found = 0
+    for d in range(node(s, n).gpus):
+        faulty = (node(s, n).faulty >> np.uint64(d)) & np.uint64(1)
+        if scratch_of(s)[d] >= milli and faulty == 0:
+            found += 1
+    return found
+
+
+@compiled
+def cheapest(s: Any, rules: Any, n: int, j: int, now: int, floor: float) -> int:
+    """The holding on `n` whose job costs least to stop, above `floor` (those already chosen)."""
+    best, least = -1, np.inf
+    h = node(s, n).first
+    while h >= 0:
+        victim = holding(s, h).job
+        cost = loss(s, rules, victim, now) + 1e-9 * victim
+        if floor < cost < least and may_stop(s, rules, victim, j, now):
+            best, least = h, cost
+        h = holding(s, h).next_on_node
+    return best
+
+
+@compiled
+def clear_node(
+    s: Any, rules: Any, n: int, j: int, need: int, milli: int, cpu: int, memory: int, now: int
+) -> float:
+    """What it costs to make room for `need` devices on `n`; the victims' count is in `counts`.
+
+    Victims are taken cheapest first; the chosen are those in that order, `counts.victims` of them.
+    """
+    for d in range(node(s, n).gpus):
+        scratch_of(s)[d] = free_of(s)[n, d]
+    cpu -= node(s, n).cpu_free_milli
+    memory -= node(s, n).memory_free_mib
+    total, floor, chosen = 0.0, -1.0, 0
+    while cpu > 0 or memory > 0 or roomy(s, n, milli) < need:
+        h = cheapest(s, rules, n, j, now, floor)
+        if h < 0:
+            return np.inf
+        floor = loss(s, rules, holding(s, h).job, now) + 1e-9 * holding(s, h).job
+        clear_devices(s, n, h)
+        cpu -= holding(s, h).cpu_milli
+        memory -= holding(s, h).memory_mib
+        total += floor
+        chosen += 1
+    s.victims = chosen
+    return total
+
+
+@compiled
+def evict(s: Any, rules: Any, n: int, j: int, count: int, now: int) -> None:
+    """Stop the `count` cheapest jobs on node `n`."""
+    for _ in range(count):
+        h = cheapest(s, rules, n, j, now, -1.0)
+        if h >= 0:
+            preempt(s, rules, holding(s, h).job, j, now)
+
+
+@compiled
+def needs_on(s: Any, j: int, n: int) -> int:
+    """Devices that `j` would take on node `n`: all it asks for, or the whole node for a gang."""
+    t = node(s, n).type
+    if job(s, j).devices <= kind(s, t).gpus_max:
+        return job(s, j).devices if job(s, j).devices <= node(s, n).gpus else -1
+    return node(s, n).gpus if job(s, j).milli == WHOLE and node(s, n).gpus > 0 else -1
+
+
+@compiled
+def cost_on(s: Any, rules: Any, n: int, j: int, now: int) -> float:
+    """What it costs to make room for `j`, or for its part, on node `n`."""
+    need = needs_on(s, j, n)
+    if need < 0 or not is_open(s, j, n, now):
+        return np.inf
+    cpu, memory = job(s, j).cpu_milli, job(s, j).memory_mib
+    if job(s, j).devices > node(s, n).gpus:
+        cpu = node_share(cpu, need, job(s, j).devices)
+        memory = node_share(memory, need, job(s, j).devices)
+    return clear_node(s, rules, n, j, need, job(s, j).milli, cpu, memory, now)
+
+
+@compiled
+def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Make room on the one node where it costs least."""
+    best, least, count = -1, np.inf, 0
+    for n in range(s.nodes):
+        if job(s, j).devices > node(s, n).gpus or node(s, n).first < 0:
+            continue
+        cost = cost_on(s, rules, n, j, now)
+        if cost < least:
+            best, least, count = n, cost, s.victims
+    if best < 0:
+        return False
+    evict(s, rules, best, j, count, now)
+    return True
+
+
+@compiled
+def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
+    """Make room on the whole nodes of type `t` where it costs least. All or nothing."""
+    nodes = s.nodes
+    costs = np.empty(nodes)
+    for n in range(nodes):
+        costs[n] = cost_on(s, rules, n, j, now) if node(s, n).type == t else np.inf
+    order = np.argsort(costs, kind="mergesort")
+    found, used = 0, 0
+    while used < nodes and found < job(s, j).devices and costs[order[used]] < np.inf:
+        found += node(s, order[used]).gpus
+        used += 1
+    if found < job(s, j).devices:
+        return False
+    for i in range(used):
+        if costs[order[i]] > 0 and cost_on(s, rules, order[i], j, now) < np.inf:
+            evict(s, rules, order[i], j, s.victims, now)
+    return True
+
+
+@compiled
+def rate_left(s: Any, rules: Any, now: int) -> bool:
+    """Whether the storm limit still allows a preemption: so many in an hour."""
+    if rules.preempt_per_hour <= 0:
+        return True
+    if now - s.preempt_from_ms >= _HOUR_MS:
+        s.preempt_from_ms = now
+        s.preempt_count = 0
+    return s.preempt_count < rules.preempt_per_hour
+
+
+@compiled
+def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Stop jobs so that `j` fits, if it may; True when it then does."""
+    if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
+        return False
+    if single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now):
+        return True
+    if s.failed < 0 and not reclaims(s, rules, j):
+        s.failed = j
+    return False
+
+
+@compiled
+def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Make room on whole nodes of some type that `j` accepts."""
+    if job(s, j).milli < WHOLE:
+        return False
+    for t in range(s.types):
+        if (job(s, j).types >> t) & 1 == 0:
+            continue
+        if kind(s, t).gpus_max < job(s, j).devices <= kind(s, t).gpus:
+            if gang_victims(s, rules, j, t, now):
+                return True
+    return False
+
+
+@compiled
+def reclaims(s: Any, rules: Any, j: int) -> bool:
+    """Whether `j` may take back what its account is guaranteed, whatever the order says."""
+    by_quota = rules.preempt & BY_QUOTA != 0
+    return by_quota and within_quota(s, job(s, j).account, wanted_milli(s, j))
+
+
+@compiled
+def hopeless(s: Any, rules: Any, j: int, rest: bool) -> bool:
+    """Whether nobody can be stopped for `j`, since nobody could for one before it that needs less.
+
+    With `rest`: neither for anybody behind it in the queue.
+    """
+    if rules.preempt == 0 or s.running == 0:
+        return True
+    failed = s.failed
+    if failed < 0 or reclaims(s, rules, j):
+        return False
+    if rest:
+        every = s.types == 1 or job(s, failed).types == ANY_TYPE
+        return every and wanted_milli(s, failed) <= s.smallest_milli
+    return (
+        wanted_milli(s, j) >= wanted_milli(s, failed)
+        and job(s, j).cpu_milli >= job(s, failed).cpu_milli
+        and job(s, j).memory_mib >= job(s, failed).memory_mib
+        and job(s, j).types & job(s, failed).types == job(s, j).types
+    )

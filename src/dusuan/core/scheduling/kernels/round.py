@@ -1,0 +1,153 @@
+"""One round: the order, then for each job in turn a placement, room made for it, or a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dusuan.core.scheduling.arrays import WAITING
+from dusuan.core.scheduling.compiled import compiled, entry
+from dusuan.core.scheduling.kernels.access import job, kind, queue_of
+from dusuan.core.scheduling.kernels.backfill import forget_promises, outlast, reserve
+from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, gate_closed, may_start
+from dusuan.core.scheduling.kernels.hold import start
+from dusuan.core.scheduling.kernels.order import mark_overdue, reorder
+from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, place
+from dusuan.core.scheduling.kernels.preempt import hopeless, make_room
+from dusuan.core.scheduling.kernels.profile import conservative
+
+STRICT, SKIP, EASY, CONSERVATIVE = range(4)
+
+
+@compiled
+def try_start(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
+    """Start `j` on what is free, or on what is made free for it."""
+    found = place(s, rules, j, now, view)
+    if not found and make_room(s, rules, j, now):
+        found = place(s, rules, j, now, NOW)
+    if not found:
+        return False
+    start(s, rules, j, now, -1)
+    if view == BACKFILL:
+        outlast(s, j, now)
+    return True
+
+
+@compiled
+def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
+    """`j` has to wait: what that means for those behind it. Returns the types held back."""
+    job(s, j).reason = CAPACITY
+    if job(s, j).yields:
+        return held
+    if rules.backfill == STRICT or gate_closed(s, rules, j, now):
+        return held | job(s, j).types
+    if rules.backfill == EASY and not reserved(s, j):
+        reserve(s, rules, j, now)
+    return held
+
+
+@compiled
+def reserved(s: Any, j: int) -> bool:
+    """Whether a reservation stands on any type that `j` accepts."""
+    for t in range(s.types):
+        if (job(s, j).types >> t) & 1 and kind(s, t).later_ms > 0:
+            return True
+    return False
+
+
+@compiled
+def all_types(s: Any) -> int:
+    """The types of the cluster, as bits."""
+    return (1 << s.types) - 1
+
+
+@compiled
+def exhausted(s: Any, rules: Any, j: int) -> bool:
+    """Whether neither `j` nor anybody after it can start any more."""
+    if s.free_milli > 0 or s.deviceless:
+        return False
+    return hopeless(s, rules, j, True)
+
+
+@compiled
+def serve(s: Any, rules: Any, now: int) -> None:
+    """Go through the queue in order."""
+    held, waiting, tried = 0, s.waiting, 0
+    every = all_types(s)
+    while tried < waiting and held & every != every:
+        j = queue_of(s)[tried]
+        tried += 1
+        if exhausted(s, rules, j):
+            return
+        if not may_start(s, rules, j, now):
+            continue
+        if job(s, j).types & held:
+            job(s, j).reason = ORDER
+        elif not try_start(s, rules, j, now, BACKFILL):
+            held = hold_back(s, rules, j, held, now)
+            if rules.backfill == EASY and rules.backfill_order and held == 0:
+                serve_shortest(s, rules, tried, now)
+                return
+
+
+@compiled
+def serve_shortest(s: Any, rules: Any, tried: int, now: int) -> None:
+    """Backfill from the rest of the queue, the least predicted time first."""
+    rest = queue_of(s)[tried : s.waiting].copy()
+    left = np.empty(len(rest))
+    for i in range(len(rest)):
+        left[i] = left_ms(s, rest[i])
+    for i in np.argsort(left, kind="mergesort"):
+        j = rest[i]
+        if exhausted(s, rules, j):
+            return
+        if may_start(s, rules, j, now) and not try_start(s, rules, j, now, BACKFILL):
+            job(s, j).reason = CAPACITY
+
+
+@compiled
+def close_ranks(s: Any) -> None:
+    """Take those who do not wait any more out of the queue."""
+    kept = 0
+    for i in range(s.waiting):
+        j = queue_of(s)[i]
+        if job(s, j).state == WAITING:
+            queue_of(s)[kept] = j
+            kept += 1
+    s.waiting = kept
+
+
+@compiled
+def decide(s: Any, rules: Any, now: int) -> int:
+    """One scheduling round at `now` on `s`, which it changes; returns the number of plan lines.
+
+    1. Bring the queue in order. 2. Serve it: start, make room, reserve, or leave waiting with a
+    reason. 3. Close ranks. A preempted job is not in the queue yet: the caller stops it first.
+    """
+    s.line_count = 0
+    s.failed = -1
+    if s.waiting == 0:
+        return 0
+    mark_overdue(s, rules, now)
+    if rules.dynamic:
+        reorder(s, rules, now)
+    forget_promises(s)
+    if rules.backfill == CONSERVATIVE:
+        conservative(s, rules, now)
+    else:
+        serve(s, rules, now)
+    if s.line_count > 0:
+        close_ranks(s)
+    return s.line_count
+
+
+@entry
+def round_at(s: Any, rules: Any, now: int) -> int:
+    """`decide`, for Python to call. Gives a reason also to those whom the round did not get to."""
+    lines = decide(s, rules, now)
+    for i in range(s.waiting):
+        j = queue_of(s)[i]
+        if job(s, j).reason == NO_REASON:
+            job(s, j).reason = CAPACITY if s.free_milli == 0 else ORDER
+    return lines

@@ -1,0 +1,1 @@
+"""The simulator's event loop, compiled. Imported only when a simulation runs."""
