@@ -201,6 +201,7 @@ class Centre:
         self.clock.at = EPOCH
         self.engine.forget()
         self.closing.clear()
+        self.app.state.door.forget()
         for file in self.platform.uploads.iterdir():
             file.unlink()
         _restore(self.app.state.hooks, self._hooks())
@@ -225,7 +226,7 @@ class Centre:
             time.sleep(0.005)
 
     def _serve(self) -> None:
-        listener = socket.socket()
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(

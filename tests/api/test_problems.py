@@ -142,14 +142,14 @@ def test_an_unexpected_error_says_nothing_but_its_id(
 
 
 def test_no_database(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> None:
+    def gone(*_: object) -> None:
         raise psycopg.OperationalError("gone: password=hunter2")
 
-    monkeypatch.setattr(centre.store, "snapshot", gone)
+    monkeypatch.setattr(centre.store, "read", gone)
     answer = centre.operator.get("/v1/pool")
     check(answer, 503, "no_database")
     monkeypatch.setattr(centre.store, "transaction", gone)
-    check(centre.operator.get("/v1/pool"), 503, "no_database")
+    check(centre.operator.post("/v1/orgs", json={"name": "a"}), 503, "no_database")
     assert "hunter2" not in answer.text
 
 

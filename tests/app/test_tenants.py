@@ -17,7 +17,9 @@ def person(desk: Desk, name: str, role: str, path: str = "acme") -> Actor:
     """A member with a role, as their key says."""
     desk.call(tenants.add_member, name, path, role)
     key = desk.call(tenants.create_key, path.partition("/")[0], name, None)["key"]
-    return access.authenticate(desk.platform, key)
+    return access.actor_of(
+        access.find_key(desk.platform, access.hash_key(key)), desk.platform.now()
+    )
 
 
 def do(desk: Desk, actor: Actor, verb: Any, *args: Any, **keys: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
+from dusuan.api.doorkeeper import Doorkeeper
 from dusuan.api.hooks import Hooks
-from dusuan.app.access import Actor
+from dusuan.app.access import Actor, check_key
 from dusuan.app.context import Platform
 from dusuan.app.once import once
 from dusuan.store.database import Tx
@@ -37,16 +38,17 @@ class Call:
     platform: Platform
     hooks: Hooks
     actor: Actor
+    door: Doorkeeper
     where: str  # method and path
 
     def read(self, verb: Callable[[Tx], Out]) -> Out:
         """Run a verb that changes nothing, on one moment of the database."""
-        with self.platform.store.snapshot() as tx:
-            return verb(tx)
+        return self.platform.store.read(verb)
 
     def write(self, verb: Callable[[Tx], Out]) -> Out:
-        """Run a verb in a transaction of its own."""
+        """Run a verb in a transaction of its own, with a key that is good at that moment."""
         with self.platform.store.transaction() as tx:
+            check_key(tx, self.actor, self.platform.now())
             return verb(tx)
 
     def once(
@@ -55,15 +57,16 @@ class Call:
         """Run a verb, unless `key` already was used for this request: then its answer again."""
         asked = f"{self.where}\n{body.model_dump_json()}"
         request_hash = hashlib.sha256(asked.encode()).hexdigest()
-        with self.platform.store.transaction() as tx:
-            return once(tx, self.actor, key, request_hash, self.platform.now(), lambda: verb(tx))
+        now = self.platform.now()
+        return self.write(lambda tx: once(tx, self.actor, key, request_hash, now, lambda: verb(tx)))
 
 
-def _calling(request: Request) -> Call:
+async def _calling(request: Request) -> Call:  # async, or it would cost a thread of its own
     return Call(
         request.app.state.platform,
         request.app.state.hooks,
         request.state.actor,
+        request.app.state.door,
         f"{request.method} {request.url.path}",
     )
 

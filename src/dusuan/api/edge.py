@@ -5,30 +5,39 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import anyio
 import structlog
-from anyio import to_thread
 from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dusuan.api import problems
-from dusuan.app.access import Actor, authenticate
+from dusuan.api.doorkeeper import Doorkeeper, TooMany
+from dusuan.app.access import Actor
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core.workload.jobspec import Problem
 
 OPEN_PATHS = frozenset({"/healthz"})
 STREAMED_PATHS = frozenset({"/v1/uploads"})  # these count their bytes themselves
 BODY_BYTES_MAX = 2 * 1_048_576
+# Nothing here is a page; should a browser be made to show an answer, it may do nothing with it.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 _log = structlog.get_logger("dusuan.api")
 
 
 class Edge:
     """ASGI middleware. Closed by default: a path that nobody opened needs a valid key."""
 
-    def __init__(self, app: ASGIApp, platform: Platform) -> None:
+    def __init__(self, app: ASGIApp, platform: Platform, door: Doorkeeper) -> None:
         self._app = app
         self._platform = platform
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,24 +55,34 @@ class Edge:
                 await problems.unexpected(scope)(scope, receive, reply)
         _log_request(scope, reply.status, time.monotonic() - began_s)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in when its key is good and its body is not too large."""
+    async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        """Let the request in when its key is good, its rate is kept and its body not too large."""
         try:
-            if scope["path"] not in OPEN_PATHS:
-                key = _bearer(Headers(scope=scope).get("authorization", ""))
-                scope["state"]["actor"] = await to_thread.run_sync(
-                    authenticate, self._platform, key
-                )
+            await self._let_in(scope, reply)
             if scope["path"] not in STREAMED_PATHS:
-                receive = await _whole_body(scope, receive)
+                receive = await _whole_body(scope, receive, self._platform.limits.body_wait_s)
         except Refused as refused:
-            await problems.refusal(scope, refused)(scope, receive, send)
+            await problems.refusal(scope, refused)(scope, receive, reply)
+            return
+        except TooMany as error:
+            await problems.too_many(scope, error.counted)(scope, receive, reply)
             return
         except (PoolTimeout, OperationalError):
             problem = Problem("no_database", "the platform cannot reach its database now")
-            await problems.response(scope, 503, problem)(scope, receive, send)
+            await problems.response(scope, 503, problem)(scope, receive, reply)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, reply)
+
+    async def _let_in(self, scope: Scope, reply: _Reply) -> None:
+        client = scope.get("client")
+        address = str(client[0]) if client else ""
+        if scope["path"] in OPEN_PATHS:
+            self._door.admit_stranger(address)
+            return
+        actor, counted = await self._door.admit(_bearer(scope), address)
+        scope["state"]["actor"] = actor
+        if counted is not None:
+            reply.headers |= counted.headers
 
 
 class _Reply:
@@ -73,38 +92,45 @@ class _Reply:
         self._send = send
         self._request_id = request_id
         self.status: int | None = None
+        self.headers = dict(_HEADERS)
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers.setdefault("Cache-Control", "no-store")
+            for name, value in self.headers.items():
+                headers.setdefault(name, value)
         await self._send(message)
 
 
-def _bearer(header: str) -> str:
-    """The key in an Authorization header. Raises `Refused` unauthenticated without one."""
-    scheme, _, key = header.strip().partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
-    raise refuse(
-        "unauthenticated",
-        "no_key",
-        "this needs an API key",
-        "send `Authorization: Bearer dk_…`; the command line takes it from DUSUAN_API_KEY",
-    )
+def _bearer(scope: Scope) -> str | None:
+    """The key in the Authorization header; None when there is none."""
+    scheme, _, key = Headers(scope=scope).get("authorization", "").strip().partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
 
 
-async def _whole_body(scope: Scope, receive: Receive) -> Receive:
+async def _whole_body(scope: Scope, receive: Receive, wait_s: float) -> Receive:
     """Read the body now, up to the limit, and hand out a `receive` that gives it back.
 
-    Raises `Refused` too_large as soon as the limit is passed or announced to be.
+    Raises `Refused` too_large as soon as the limit is passed or announced to be, and too_slow for
+    a body that is not whole after `wait_s`.
     """
-    announced = Headers(scope=scope).get("content-length", "0")
+    headers = Headers(scope=scope)
+    announced = headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
         raise _too_large()
+    if announced == "0" and "transfer-encoding" not in headers:
+        return receive
+    try:
+        with anyio.fail_after(wait_s):
+            return await _read_body(receive)
+    except TimeoutError:
+        text = f"the request's body took longer than {wait_s:g} s to arrive"
+        raise refuse("too_slow", "body_too_slow", text, "send it faster") from None
+
+
+async def _read_body(receive: Receive) -> Receive:
     body = bytearray()
     while True:
         message = await receive()

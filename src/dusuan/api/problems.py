@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import Scope
 
+from dusuan.api.doorkeeper import Counted
 from dusuan.app.context import Refused
 from dusuan.core.workload.jobspec import Problem
 
@@ -27,6 +28,7 @@ STATUS = {
     "conflict": 409,
     "key_reused": 422,
     "too_large": 413,
+    "too_slow": 408,
     "insufficient": 402,
 }
 _BY_STATUS = {
@@ -58,6 +60,16 @@ def response(
 def refusal(scope: Scope, refused: Refused) -> JSONResponse:
     """What a verb refused, under the status of its kind."""
     return response(scope, STATUS[refused.kind], refused.problem)
+
+
+def too_many(scope: Scope, counted: Counted) -> JSONResponse:
+    """More requests than the key, or the address without a key, may send."""
+    wait_s = counted.headers["Retry-After"]
+    text = f"more than {counted.rate.per_s:g} requests a second"
+    remedy = f"wait {wait_s} s (Retry-After); ask for less, or follow a stream instead of polling"
+    answer = response(scope, 429, Problem("too_many_requests", text, remedy=remedy))
+    answer.headers.update(counted.headers)
+    return answer
 
 
 def unexpected(scope: Scope) -> JSONResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import from_thread
 from fastapi import APIRouter, Path, Query
 
 from dusuan.api import models
@@ -97,4 +98,6 @@ def create_key(call: Calling, body: models.NewKey) -> Answer:
 @router.delete("/keys/{key_id}", response_model=models.Made, response_model_exclude_unset=True)
 def revoke_key(call: Calling, key_id: Annotated[models.Text, Path()]) -> Answer:
     """Revoke a key, at once."""
-    return call.write(lambda tx: tenants.revoke_key(call.platform, tx, call.actor, key_id))
+    answer = call.write(lambda tx: tenants.revoke_key(call.platform, tx, call.actor, key_id))
+    from_thread.run_sync(call.door.forget_keys)  # in the loop, where the doorkeeper lives
+    return answer

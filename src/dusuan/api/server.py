@@ -20,6 +20,7 @@ from dusuan.api import (
     routes_quotes,
     routes_tenants,
 )
+from dusuan.api.doorkeeper import Doorkeeper
 from dusuan.api.edge import Edge
 from dusuan.api.hooks import Hooks
 from dusuan.app.context import Platform
@@ -54,7 +55,8 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.platform, app.state.hooks = platform, hooks
+    door = Doorkeeper(platform)
+    app.state.platform, app.state.hooks, app.state.door = platform, hooks, door
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(
@@ -64,7 +66,7 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
             responses=_PROBLEMS,
         )
     app.include_router(_plain_routes(app, hooks))
-    app.add_middleware(Edge, platform=platform)
+    app.add_middleware(Edge, platform=platform, door=door)
     return app
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.store.database import Tx
-from dusuan.store.rows import Account, Job, Key, Role
+from dusuan.store.rows import Account, AccountSeen, Job, JobSeen, Key, Role
 
 
 class Need(StrEnum):
@@ -49,16 +49,27 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def authenticate(platform: Platform, key: str) -> Actor:
-    """The actor behind `key`. Raises `Refused` for a key that is unknown, expired or revoked."""
-    with platform.store.transaction() as tx:
-        row = tx.one(Key, "key_by_hash", hash=hash_key(key))
+def find_key(platform: Platform, key_hash: bytes) -> Key:
+    """The key that was stored as `key_hash`. Raises `Refused` when there is none."""
+    row = platform.store.read(lambda tx: tx.one(Key, "key_by_hash", hash=key_hash))
     if row is None:
         raise refuse(
             "unauthenticated", "unknown_key", "this API key is not known", "check DUSUAN_API_KEY"
         )
-    _check_alive(row, platform.now())
-    return Actor(row.id, row.member_id, row.org_id)
+    return row
+
+
+def actor_of(key: Key, now: datetime) -> Actor:
+    """Whom `key` speaks for. Raises `Refused` when it is expired or revoked."""
+    _check_alive(key, now)
+    return Actor(key.id, key.member_id, key.org_id)
+
+
+def check_key(tx: Tx, actor: Actor, now: datetime) -> None:
+    """Raise `Refused` when the actor's key was revoked, or has expired, since it was looked at."""
+    key = tx.one(Key, "key_by_id", id=actor.key_id)
+    if key is not None:  # an actor of the process itself has none
+        _check_alive(key, now)
 
 
 def _check_alive(key: Key, now: datetime) -> None:
@@ -88,34 +99,32 @@ def account_for(tx: Tx, actor: Actor, path: str, need: Need) -> Account:
     Raises `Refused` not_found when the actor may not even see it, forbidden when it may see it
     but its role does not grant the action.
     """
-    account = tx.one(Account, "account_by_path", path=path)
+    account = tx.one(AccountSeen, "account_seen", path=path, member_id=actor.member_id)
     if account is None:
         raise no_account(path)
-    return _allowed(tx, actor, account, need)
-
-
-def _allowed(tx: Tx, actor: Actor, account: Account, need: Need) -> Account:
-    if actor.operator:
-        return account
-    granted = _granted(tx, actor, account)
+    granted = _granted(actor, account)
     if Need.READ not in granted:
         raise no_account(account.path)
     if need not in granted:
-        raise refuse(
-            "forbidden",
-            "role_lacks",
-            f"your role on {account.path} does not allow to {need.value}",
-            "ask an owner of the organisation",
-        )
+        raise _role_lacks(account.path, need)
     return account
 
 
-def _granted(tx: Tx, actor: Actor, account: Account) -> set[Need]:
-    if account.org_id != actor.org_id:
+def _role_lacks(path: str, need: Need) -> Refused:
+    return refuse(
+        "forbidden",
+        "role_lacks",
+        f"your role on {path} does not allow to {need.value}",
+        "ask an owner of the organisation",
+    )
+
+
+def _granted(actor: Actor, seen: AccountSeen | JobSeen) -> set[Need]:
+    if actor.operator:
+        return set(Need)
+    if seen.org_id != actor.org_id:
         return set()
-    roles = tx.all(Role, "roles_of_member", member_id=actor.member_id)
-    here = [r.role for r in roles if r.account_id in account.lineage]
-    return {need for role in here for need in _GRANTS[role]}
+    return {need for role in seen.roles for need in _GRANTS[role]}
 
 
 def visible_accounts(tx: Tx, actor: Actor) -> list[Account]:
@@ -129,16 +138,14 @@ def visible_accounts(tx: Tx, actor: Actor) -> list[Account]:
 
 def job_for(tx: Tx, actor: Actor, job_id: str, need: Need) -> Job:
     """The job, when `actor` may do what it `need`s on its account. Raises `Refused` otherwise."""
-    job = tx.one(Job, "job_by_id", id=job_id)
+    job = tx.one(JobSeen, "job_seen", id=job_id, member_id=actor.member_id)
     if job is None:
         raise no_job(job_id)
-    account = tx.one(Account, "account_by_id", id=job.account_id)
-    if account is None:  # the foreign key forbids it
+    granted = _granted(actor, job)
+    if Need.READ not in granted:
         raise no_job(job_id)
-    try:
-        _allowed(tx, actor, account, need)
-    except Refused as refused:
-        raise (no_job(job_id) if refused.kind == "not_found" else refused) from None
+    if need not in granted:
+        raise _role_lacks(job.account_path, need)
     return job
 
 

@@ -15,10 +15,20 @@ from dusuan.store.database import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes and times that a request may not pass.
+class Rate:
+    """How often something may be done: `per_s` for ever, `burst` at once. `per_s` 0: no limit."""
 
-    `quote_bears_permille`: of the cap of an accepted quote, how much the centre bears beyond it.
+    per_s: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes, times and rates that a request may not pass.
+
+    `key_rate` is per API key. `stranger_rate` is per address: requests without a good key, and
+    separately those that need none. `quote_bears_permille`: of the cap of an accepted quote, how
+    much the centre bears beyond it.
     """
 
     job_file_bytes: int = 1_048_576
@@ -26,6 +36,9 @@ class Limits:
     quote_valid_s: int = 3_600
     probe_s: int = 4
     quote_bears_permille: int = 1_000
+    key_rate: Rate = Rate(300.0, 600)
+    stranger_rate: Rate = Rate(10.0, 100)
+    body_wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,7 @@ class Refused(Exception):
 
     The core returns expected failures as values; a verb raises this one exception so that the
     transaction it is in rolls back. `kind` is one of unauthenticated, forbidden, not_found,
-    invalid, conflict, key_reused, too_large, insufficient.
+    invalid, conflict, key_reused, too_large, too_slow, insufficient.
     """
 
     def __init__(self, kind: str, problem: Problem) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 from dusuan.store.sql import queries
 
 Row = TypeVar("Row")
+Out = TypeVar("Out")
 CHANNEL = "dusuan"
 # A process that is frozen in the middle of a transaction must not keep what it had locked.
 IDLE_IN_TRANSACTION_S_MAX = 5
@@ -93,14 +94,26 @@ class Store:
             timeout=timeout_s,
             check=ConnectionPool.check_connection,  # after a restart of the server none is usable
         )
+        # Reads are short and many: their connections are not asked first whether they still work,
+        # and begin their transactions themselves, which halves the cost of each.
+        self._readers = ConnectionPool(
+            url,
+            kwargs={"autocommit": True, "application_name": "dusuan reads"},
+            min_size=0,
+            max_size=max(1, max_size // 2),
+            open=False,
+            timeout=timeout_s,
+        )
 
     def open(self) -> None:
         """Connect. Raises `psycopg_pool.PoolTimeout` when the server does not answer in 10 s."""
         self._pool.open(wait=True, timeout=10.0)
+        self._readers.open()
 
     def close(self) -> None:
         """Give every connection back."""
         self._pool.close()
+        self._readers.close()
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         """Prepare a new session, in the order that fencing needs: it has its name already."""
@@ -133,6 +146,26 @@ class Store:
         store = Store(self.url, max_size=4, timeout_s=timeout_s, term=term)
         store.open()
         return store
+
+    def read(self, verb: Callable[[Tx], Out]) -> Out:
+        """What `verb` answers, on one moment of the database. It may run twice.
+
+        The second time when the connection turns out to be broken: then all of them are looked at.
+        """
+        try:
+            return self._read(verb)
+        except psycopg.OperationalError:
+            self._readers.check()
+            return self._read(verb)
+
+    def _read(self, verb: Callable[[Tx], Out]) -> Out:
+        with self._readers.connection() as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                return verb(Tx(connection))
+            finally:
+                if not connection.broken:
+                    connection.execute("ROLLBACK")  # nothing was written
 
     def listen(self) -> psycopg.Connection[Any]:
         """A connection of its own that is told of every `Tx.wake`."""

@@ -37,6 +37,13 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSeen(Account):
+    """An account with the roles that one member has on it and on all above it."""
+
+    roles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A person of an organisation."""
 
@@ -192,6 +199,13 @@ class Job:
     finished_at: datetime | None
     files_removed_at: datetime | None
     tier_permille: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen(Job):
+    """A job with the roles that one member has on its account and on all above it."""
+
+    roles: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
 from dusuan.store.rows import Id
 
 DEFAULT_PORT = 7340
+SWITCH_S = 0.0005
 
 Report = Callable[[str], None]
 
@@ -163,7 +164,9 @@ def _claim(store: Store, identity: str, by_force: bool) -> None:
 
 def _listen(port: int | None) -> socket.socket:
     """A listening socket on loopback: the port asked for, else the usual one or a free one."""
-    listener = socket.socket()
+    # TCP by name: asyncio turns Nagle's algorithm off only on sockets that say so, and an answer
+    # of two writes would wait 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", DEFAULT_PORT if port is None else port))
@@ -248,6 +251,9 @@ def serve(running: Running, report: Report) -> None:
     """Run the service and the API until the process is told to stop, then close everything."""
     thread = threading.Thread(target=running.service.run, name="service", daemon=True)
     thread.start()
+    # Threads that read the database hold the interpreter for moments between two waits: with the
+    # usual 5 ms each of those moments would wait for the event loop's turn to end.
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         running.app, log_config=None, access_log=False, timeout_graceful_shutdown=3
     )

@@ -83,6 +83,13 @@ VALUES (%(id)s, %(account_id)s, %(member_id)s, %(name)s, %(spec)s, %(upload_id)s
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
 WHERE j.id = %(id)s
 
+-- name: job_seen
+-- A job with the roles that a member has on its account and on all above it.
+SELECT j.*, c.path AS account_path, c.org_id,
+       ARRAY(SELECT r.role FROM member_role r WHERE r.member_id = %(member_id)s
+             AND r.account_id = ANY(c.lineage)) AS roles
+FROM job j JOIN account c ON c.id = j.account_id WHERE j.id = %(id)s
+
 -- name: job_lock
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
 WHERE j.id = %(id)s FOR NO KEY UPDATE OF j

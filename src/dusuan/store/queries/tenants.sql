@@ -21,6 +21,12 @@ VALUES (%(id)s, %(org_id)s, %(parent_id)s, %(path)s, %(lineage)s, %(wallet_id)s,
 -- name: account_by_path
 SELECT * FROM account WHERE path = %(path)s
 
+-- name: account_seen
+-- An account with the roles that a member has on it and on all above it.
+SELECT a.*, ARRAY(SELECT r.role FROM member_role r WHERE r.member_id = %(member_id)s
+                  AND r.account_id = ANY(a.lineage)) AS roles
+FROM account a WHERE a.path = %(path)s
+
 -- name: account_by_id
 SELECT * FROM account WHERE id = %(id)s
 
