@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import RenderableType
 from rich.text import Text
 
 from dusuan import __version__
 from dusuan.cli import render
 from dusuan.cli.demo import Demo
-from dusuan.cli.failures import FAILED, usage
+from dusuan.cli.failures import FAILED
 from dusuan.cli.session import Data, Json, command
-from dusuan.core.convert import Converted
-from dusuan.core.convert import convert as convert_units
-
-_UNITS = {"ignore_unknown_options": True}  # a value may be negative
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +23,6 @@ def register(app: typer.Typer) -> None:
     app.command()(pool)
     app.command()(calibrate)
     app.command()(audit)
-    app.command(context_settings=_UNITS)(convert)
     app.command()(version)
 
 
@@ -94,32 +88,6 @@ def audit(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
         s.show(checked, render.audit)
         if not checked["ok"]:
             raise typer.Exit(FAILED)
-
-
-def convert(
-    ctx: typer.Context,
-    value: str,
-    source: Annotated[str, typer.Argument(metavar="UNIT")],
-    target: Annotated[str, typer.Argument(metavar="UNIT")],
-    as_json: Json = False,
-    data: Data = None,
-) -> None:
-    """Convert between degrees, FLOP, PFLOP/s-days and card-hours."""
-    with command(ctx, as_json, data) as s:
-        converted = convert_units(value, source, target)
-        if not isinstance(converted, Converted):
-            raise usage(converted.code, converted.text, converted.remedy)
-        document = {
-            "value": converted.value,
-            "unit": converted.unit,
-            "exact": converted.exact,
-        }
-        s.show(document, _converted)
-
-
-def _converted(document: Any) -> RenderableType:
-    about = "" if document["exact"] else " (rounded)"
-    return Text(f"{document['value']} {document['unit']}{about}")
 
 
 def version(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:

@@ -15,6 +15,7 @@ from dusuan.core.workload.architecture import Architecture
 from dusuan.core.workload.flops import LORA_RANK, Finetune, Recompute
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.memory import GIB, Layout, Memory
+from dusuan.core.workload.quantities import did_you_mean
 
 NODE_DEVICES = 8
 TENSOR_SIZES = (1, 2, 4, 8)
@@ -76,18 +77,23 @@ class ServingNeed:
 Need = TrainingNeed | ServingNeed
 
 
-@lru_cache(maxsize=4_096)
 def choose(need: Need, memory_gib: float, count: int) -> Fitted | Problem:
     """The layout with the least overhead that fits on `count` devices of `memory_gib` each."""
-    candidates = _serving(need, count) if isinstance(need, ServingNeed) else _training(need, count)
-    least: Fitted | None = None
-    for layout in candidates:
-        fitted = need.at(layout)
-        if fitted.fits(memory_gib):
-            return fitted
-        if least is None or fitted.memory.needed_gib < least.memory.needed_gib:
-            least = fitted
-    return _too_small(least, memory_gib, count)
+    every = candidates(need, count)
+    found = next((fitted for fitted in every if fitted.fits(memory_gib)), None)
+    return _too_small(leanest(every), memory_gib, count) if found is None else found
+
+
+@lru_cache(maxsize=1_024)
+def candidates(need: Need, count: int) -> tuple[Fitted, ...]:
+    """Every layout worth trying on `count` devices with its memory, least overhead first."""
+    layouts = _serving(need, count) if isinstance(need, ServingNeed) else _training(need, count)
+    return tuple(need.at(layout) for layout in layouts)
+
+
+def leanest(every: tuple[Fitted, ...]) -> Fitted | None:
+    """The layout that needs least memory, or None where there is none."""
+    return min(every, key=lambda fitted: fitted.memory.needed_gib, default=None)
 
 
 def smallest(need: Need, memory_gib: float, most: int = COUNT_MAX) -> Fitted | Problem:
@@ -192,3 +198,53 @@ def _serving(need: ServingNeed, count: int) -> list[Layout]:
             experts = max(_experts(arch, data))
             found.append(Layout(tensor, pipeline, data, experts, zero=0))
     return sorted(found, key=lambda x: (x.tensor > NODE_DEVICES, x.pipeline, x.tensor))
+
+
+_KEYS = {
+    **dict.fromkeys(("tp", "tensor"), "tensor"),
+    **dict.fromkeys(("pp", "pipeline"), "pipeline"),
+    **dict.fromkeys(("dp", "data"), "data"),
+    **dict.fromkeys(("ep", "expert"), "expert"),
+    **dict.fromkeys(("mb", "micro_batch", "micro"), "micro_batch"),
+    **dict.fromkeys(("vp", "interleave"), "interleave"),
+    "zero": "zero",
+}
+_LAYOUT_WORDS = (*_KEYS, "recompute", "sp")
+
+
+def parse_layout(text: str, count: int | None = None) -> Layout | Problem:
+    """A layout from `tp=8,pp=4,zero=1,recompute=full,mb=1,sp=off`; `dp` follows from `count`."""
+    sizes: dict[str, int] = {}
+    recompute, sequence_parallel = Recompute.NONE, True
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, _, value = (piece.strip().lower() for piece in part.partition("="))
+        if key == "recompute" and value in tuple(Recompute):
+            recompute = Recompute(value)
+        elif key in ("sp", "sequence_parallel") and value in ("on", "off", "1", "0"):
+            sequence_parallel = value in ("on", "1")
+        elif key in _KEYS and value.isdigit() and 0 < int(value) + (key == "zero") <= COUNT_MAX:
+            sizes[_KEYS[key]] = int(value)
+        else:
+            words = f"{part[:40]!r} is no part of a layout"
+            remedy = "such as tp=8,pp=4,dp=2,zero=1,recompute=full,mb=1; " + did_you_mean(
+                key, _LAYOUT_WORDS
+            )
+            return Problem("wrong_layout", words, remedy=remedy)
+    plain = replace(Layout(), recompute=recompute, sequence_parallel=sequence_parallel)
+    layout = replace(plain, **sizes)  # type: ignore[arg-type] # the keys are those of sizes
+    return _counted(layout, sizes, count)
+
+
+def _counted(layout: Layout, sizes: dict[str, int], count: int | None) -> Layout | Problem:
+    if layout.zero > 3:
+        words = f"ZeRO has stages 0 to 3, not {layout.zero}"
+        return Problem("wrong_layout", words, remedy="zero=1")
+    if "data" not in sizes and count is not None and count % layout.model_parallel == 0:
+        layout = replace(layout, data=count // layout.model_parallel)
+    if count is not None and layout.count != count:
+        words = f"tp x pp x dp is {layout.count}, and the count is {count}"
+        return Problem("contradiction", words, remedy="leave out dp, or the count")
+    if layout.expert > 1 and layout.data % layout.expert:
+        words = f"ep={layout.expert} does not divide dp={layout.data}"
+        return Problem("contradiction", words, remedy="expert parallelism splits the data group")
+    return layout
