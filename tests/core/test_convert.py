@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dusuan.core.convert import Converted, convert
 from dusuan.core.units import GFLOP_PER_DEGREE, degrees_text
 from dusuan.core.workload.jobspec import Problem
+from dusuan.facts import catalogue
 
 
 def value_of(value: str, source: str, target: str) -> str:
@@ -139,8 +140,40 @@ def test_what_is_refused(value: str, source: str, code: str) -> None:
 
 
 def test_cards_are_an_argument() -> None:
-    converted = convert("1", "card-hours:B1", "degree", cards={"B1": 624_000})
+    converted = convert("1", "card-hours:B1", "degree", cards=lambda name: (name, 624_000))
     assert converted == Converted("2", "degree", exact=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "target", "expected"),
+    [
+        ("1", "card-hours:H100-SXM5-80GB", "degree", "3.17115384615"),
+        ("1", "card-hours:h200_sxm", "card-hours:A100", "3.17115384615"),
+        ("1", "card-hours:Ascend 910B1", "degree", "1.28205128205"),
+        ("312", "PFLOPS", "cards:A100", "1000"),
+        ("1000", "cards:MI300X", "EFLOPS", "1.3074"),
+        ("1", "EFLOP/s-day", "degree", "76923.0769231"),
+    ],
+)
+def test_cards_of_the_catalogue(value: str, source: str, target: str, expected: str) -> None:
+    converted = convert(value, source, target, cards=catalogue().rated)
+    assert isinstance(converted, Converted), converted
+    assert converted.value == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "code", "said"),
+    [
+        ("H100", "ambiguous_device", "H100-PCIE-80GB"),
+        ("S60", "unpublished", "not published"),
+        ("H1000", "unknown_device", "H1000"),
+    ],
+)
+def test_a_card_without_one_rating_is_refused(card: str, code: str, said: str) -> None:
+    problem = convert("1", f"card-hours:{card}", "degree", cards=catalogue().rated)
+    assert isinstance(problem, Problem)
+    assert problem.code == code
+    assert said in problem.text
 
 
 @given(st.integers(0, 10**15))

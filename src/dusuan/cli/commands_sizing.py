@@ -52,7 +52,7 @@ def convert(
 ) -> None:
     """Convert between degrees, FLOP, PFLOP/s-days, card-hours of any card, P and E of a centre."""
     with command(ctx, as_json, data) as s:
-        converted = sound(convert_units(value, source, target, cards=catalogue().ratings_gflops()))
+        converted = sound(convert_units(value, source, target, cards=catalogue().rated))
         document = {"value": converted.value, "unit": converted.unit, "exact": converted.exact}
         s.show(document, render_sizing.converted)
 
@@ -136,7 +136,9 @@ def _asked(
     if model is not None and numbers["params"] is not None:
         words = "--model and --params both say what the model is"
         raise usage("contradiction", words, "leave one of them out")
-    found: Model | None = None if model is None else sound(modelfile.load(model))
+    found: Model | Problem | None = None if model is None else modelfile.load(model)
+    if isinstance(found, Problem):
+        raise usage(found.code, found.text, found.remedy)
     said = {"model": found, "kind": kind, "finetune": finetune, "precision": precision}
     active = {"active_params": numbers.pop("active")}
     return Asked(**said, **active, **numbers)  # type: ignore[arg-type] # by their names

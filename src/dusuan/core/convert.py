@@ -7,7 +7,7 @@ work in the next, so it is refused. 1 degree = 312 TFLOPS x 1 h (see `core.units
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from enum import StrEnum
@@ -23,16 +23,20 @@ FLOP_PER_DEGREE = GFLOP_PER_DEGREE * 10**9
 DIGITS_INEXACT = 12  # of a result that has no finite decimal expansion
 DIGITS_EXACT_MAX = 60  # a finite expansion longer than this is rounded as well
 
-# Dense BF16 of one card in GFLOPS, until the catalogue is passed in. Source: NVIDIA A100 datasheet.
-CARD_GFLOPS: Mapping[str, int] = {"A100": 312_000}
+# The card that defines the degree: dense BF16 in GFLOPS. Source: NVIDIA A100 datasheet.
+REFERENCE_CARD, REFERENCE_GFLOPS = "A100", 312_000
 
 _VALUE = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
 _SCALE = {"": 0, "k": 3, "m": 6, "g": 9, "t": 12, "p": 15, "e": 18, "z": 21}
 _WORDS = {"peta": "p", "exa": "e", "tera": "t", "giga": "g", "zetta": "z", "mega": "m"}
-_CARD = re.compile(r"card[-_ ]?(?:hours?|h):(\S+)", re.IGNORECASE)
+_CARD = re.compile(r"cards?([-_ ]?(?:hours?|h))?:(.+)", re.IGNORECASE)
 _FLOP = re.compile(r"([kmgtpez]?)flops?(/s|ps)?(?:[-*x·](s|sec|seconds?|h|hours?|d|days?))?")
 _BARE_TIME = re.compile(r"([pe])[-*x·](h|hours?|d|days?)")
 _SECONDS = {"s": 1, "h": HOUR_S, "d": DAY_S}
+
+
+# A card's own name and its rating in GFLOPS, from a name as people write it.
+Cards = Callable[[str], "tuple[str, int] | Problem"]
 
 
 class Dimension(StrEnum):
@@ -73,16 +77,26 @@ _FIXED = {
 _KNOWN = (
     *("degree", "degrees/hour", "FLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "PFLOP/s-day"),
     *("PFLOPS-hour", "GFLOPS", "TFLOPS", "PFLOPS", "EFLOPS", "card-hours:A100"),
+    *("cards:A100",),
 )
 
 
+def reference_card(name: str) -> tuple[str, int] | Problem:
+    """The one card that is known without a catalogue."""
+    if name.lower() == REFERENCE_CARD.lower():
+        return REFERENCE_CARD, REFERENCE_GFLOPS
+    words = f"no rating is known for the card {name[:40]!r}"
+    return Problem("unknown_card", words, remedy=did_you_mean(name, (REFERENCE_CARD,)))
+
+
 def convert(
-    value: str, source: str, target: str, *, cards: Mapping[str, int] = CARD_GFLOPS
+    value: str, source: str, target: str, *, cards: Cards = reference_card
 ) -> Converted | Problem:
     """`value` of unit `source` in unit `target`.
 
-    `cards` maps a card's name to its dense BF16 rating in GFLOPS, for `card-hours:NAME`. Returns a
-    `Problem` for a number or unit that is not known, a bare `P` or `E`, and work against a rate.
+    `cards` finds a card and its dense rating in GFLOPS, for `card-hours:NAME` (work) and
+    `cards:NAME` (a rate: so many of them). Returns a `Problem` for a number or unit that is not
+    known, a bare `P` or `E`, and work against a rate.
     """
     amount = _amount(value)
     if isinstance(amount, Problem):
@@ -98,11 +112,11 @@ def convert(
     return Converted(text, there.name, exact)
 
 
-def unit(text: str, cards: Mapping[str, int] = CARD_GFLOPS) -> Unit | Problem:
+def unit(text: str, cards: Cards = reference_card) -> Unit | Problem:
     """The unit that `text` names, in any of its spellings."""
     card = _CARD.fullmatch(text.strip())
     if card is not None:
-        return _card_hours(card[1], cards)
+        return _card_unit(card[2].strip(), hours=card[1] is not None, cards=cards)
     spelled = _normal(text)
     if spelled in ("p", "e"):
         return _ambiguous(spelled.upper())
@@ -151,14 +165,14 @@ def _normal(text: str) -> str:
     return spelled
 
 
-def _card_hours(name: str, cards: Mapping[str, int]) -> Unit | Problem:
-    by_name = {known.lower(): known for known in cards}
-    known = by_name.get(name.lower())
-    if known is None:
-        words = f"no rating is known for the card {name[:40]!r}"
-        return Problem("unknown_card", words, remedy=did_you_mean(name, cards))
-    flop = Fraction(cards[known] * 10**9 * HOUR_S)
-    return Unit(f"card-hours:{known}", Dimension.WORK, flop)
+def _card_unit(name: str, *, hours: bool, cards: Cards) -> Unit | Problem:
+    found = cards(name)
+    if isinstance(found, Problem):
+        return found
+    known, flop_s = found[0], Fraction(found[1] * 10**9)
+    if hours:
+        return Unit(f"card-hours:{known}", Dimension.WORK, flop_s * HOUR_S)
+    return Unit(f"cards:{known}", Dimension.RATE, flop_s)
 
 
 def _flop_unit(spelled: str) -> Unit | None:

@@ -194,14 +194,21 @@ class Catalogue:
     def _spellings(self) -> list[str]:
         return [*(d.name for d in self.devices), *(a for d in self.devices for a in d.aliases)]
 
-    def ratings_gflops(self) -> dict[str, int]:
-        """Nominal rating by every name that means exactly one device, for conversions."""
-        rated = {d.name: d.rating_gflops for d in self.devices}
-        for alias in dict.fromkeys(a for d in self.devices for a in d.aliases):
-            ratings = {d.rating_gflops for d in self.devices if alias in d.aliases}
-            if len(ratings) == 1:
-                rated.setdefault(alias, ratings.pop())
-        return {name: gflops for name, gflops in rated.items() if gflops is not None}
+    def rated(self, name: str) -> tuple[str, int] | Problem:
+        """The name and rating in GFLOPS of what `name` means, for conversions.
+
+        A family whose members are all rated alike, such as A100, is as good as one device.
+        """
+        found = self.matches(name)
+        ratings = {device.rating_gflops for device in found}
+        if len(found) > 1 and len(ratings) == 1 and None not in ratings:
+            return name, found[0].rating_gflops or 0
+        device = self.find(name)
+        if isinstance(device, Problem):
+            return device
+        if device.rating_gflops is None:
+            return device.unquotable() or Problem("unpublished", f"{device.name} has no rating")
+        return device.name, device.rating_gflops
 
 
 def parse(devices_csv: str, conflicts_csv: str = "") -> Catalogue:
