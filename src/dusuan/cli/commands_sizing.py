@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from dusuan.cli import modelfile, render_sizing
+from dusuan.cli import commands_tables, modelfile, render_sizing
 from dusuan.cli.failures import usage
 from dusuan.cli.session import Data, Json, command
 from dusuan.core.catalog.accelerators import Accelerator, Match
@@ -23,7 +23,6 @@ from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.layout import parse_layout
 from dusuan.facts import catalogue, run_model
 
-estimating = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 REFERENCE = "A100-SXM4-80GB"  # the card that defines the degree
 _UNITS = {"ignore_unknown_options": True}  # a value may be negative
 _Value = TypeVar("_Value")
@@ -32,7 +31,15 @@ _Value = TypeVar("_Value")
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command(context_settings=_UNITS)(convert)
-    app.add_typer(estimating, name="estimate", help="What a workload takes, before it runs.")
+    app.add_typer(_estimating(), name="estimate", help="What a workload takes, before it runs.")
+
+
+def _estimating() -> typer.Typer:
+    """`estimate` of one workload, with the commands over tables below it."""
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(estimate_command)
+    commands_tables.register(group)
+    return group
 
 
 def sound(value: _Value | Problem) -> _Value:
@@ -70,7 +77,6 @@ _Device = Annotated[str | None, typer.Option(help="A device of the catalogue (de
 _Layout = Annotated[str | None, typer.Option(help="tp=8,pp=4,zero=1,recompute=full,mb=1,sp=off")]
 
 
-@estimating.callback()
 def estimate_command(
     ctx: typer.Context,
     params: _Params = None,

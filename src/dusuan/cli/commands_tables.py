@@ -21,13 +21,11 @@ MFU_COLUMNS = ("mfu_p50", "assumptions")
 SERVING_COLUMNS = ("ttft_ms", "tpot_ms", "assumptions")
 
 
-def register(app: typer.Typer) -> None:
+def register(group: typer.Typer) -> None:
     """Add these commands below `estimate`."""
-    estimate = typer.Typer(help="What work takes, before it runs.", no_args_is_help=True)
-    app.add_typer(estimate, name="estimate")
-    estimate.command("batch")(batch)
-    estimate.command("mfu")(mfu)
-    estimate.command("serving")(serving)
+    group.command("batch")(batch)
+    group.command("mfu")(mfu)
+    group.command("serving")(serving)
 
 
 def batch(ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False) -> None:

@@ -16,7 +16,6 @@ from dusuan.cli import (
     commands_money,
     commands_quotes,
     commands_sizing,
-    commands_tables,
     commands_tenants,
 )
 from dusuan.cli.launcher import Launcher
@@ -29,7 +28,6 @@ _MODULES = (
     commands_jobs,
     commands_quotes,
     commands_sizing,
-    commands_tables,
 )
 
 
