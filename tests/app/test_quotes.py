@@ -83,7 +83,7 @@ def test_a_quote_that_breaks_the_rules_stops_nobody_else(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(quotes, "build", broken)
+    monkeypatch.setattr(quotes, "assemble", broken)
     desk.run(20)
     assert shown(desk, quote_id)["problem"]["code"] == "quote_failed"
     assert desk.state(job) == "succeeded"
@@ -111,6 +111,82 @@ def test_a_probe_holds_back_nobody_and_is_given_up_in_the_end(desk: Desk) -> Non
     desk.call(jobs.submit_plan, quote_id, None)  # what was measured can be bought
     assert desk.state(long) == "running"
     desk.assert_clean()
+
+
+def probed(desk: Desk, behaviour: Behaviour, **keys: Any) -> dict[str, Any]:
+    """The quote of a job without steps, whose probes behave so; and how many there were."""
+    document = {"name": "job", "argv": ["work"], "wall_time": "1h", **keys}
+    quote_id = str(desk.call(quotes.create, "acme", json.dumps(document))["quote_id"])
+    probes = desk.sql(f"SELECT id FROM job WHERE quote_id = '{quote_id}' AND probe")
+    for (job_id,) in probes:
+        desk.behaviours[job_id] = behaviour
+    desk.run(12)
+    return {**shown(desk, quote_id), "tried": len(probes)}
+
+
+def test_a_job_that_tells_nothing_is_probed_once_and_asked_for_more(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    quote = probed(desk, Behaviour(run_ms=None))
+    (plan,) = quote["plans"]
+    assert (quote["state"], quote["tried"], plan["count"]) == ("ready", 1, 1)
+    assert (plan["basis"], plan["binding"], plan["finish_p50_s"]) == ("unmeasured", False, None)
+    (note,) = quote["notes"]
+    for way in ("$DUSUAN_REPORT", "progress: {pattern:", "`workload:`"):
+        assert way in note
+    job = desk.call(jobs.submit_plan, quote["quote_id"], None)["job_id"]
+    desk.behaviours[job] = Behaviour(run_ms=1_000)
+    desk.run(3)
+    assert desk.receipt(job)["quote"] is None
+    desk.assert_clean()
+
+
+def test_a_job_that_tells_its_own_total_is_sized_and_bound_by_it(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    quote = probed(desk, Behaviour(run_ms=None, steps_per_s=5.0, steps=50.0))
+    (plan,) = quote["plans"]
+    assert (plan["basis"], plan["binding"], plan["work"]) == ("measured", True, 50.0)
+    assert plan["finish_p50_s"] == pytest.approx(10.0, abs=0.1)
+
+
+def test_a_job_that_ends_within_its_probe_is_known_whole(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    quote = probed(desk, Behaviour(run_ms=2_000))
+    (plan,) = quote["plans"]
+    assert (plan["finish_p50_s"], plan["finish_p90_s"], plan["binding"]) == (2.0, 3.0, False)
+
+
+def test_a_job_that_breaks_in_its_probe_is_told(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    problem = probed(desk, Behaviour(run_ms=500, exit_code=3))["problem"]
+    assert problem["code"] == "no_progress"
+    assert "exit code 3" in problem["text"]
+
+
+def test_a_pattern_means_that_every_count_is_tried(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    pattern = {"pattern": r"step (\d+)/(\d+)"}
+    behaviour = Behaviour(run_ms=None, steps_per_s=5.0, steps=50.0)
+    assert probed(desk, behaviour, progress=pattern)["tried"] == 2
+    orders = [a.order for a in desk.world.attempts.values()]
+    assert {o.progress_pattern for o in orders} == {pattern["pattern"]}
+
+
+def test_devices_that_fell_out_say_why(desk: Desk) -> None:
+    desk.account(gflop=100_000)
+    desk.sql(
+        "INSERT INTO device (device, node, make, model, kind, position, memory_mib, state, seen_at)"
+        " VALUES ('gpu:9', 'n9', 'Biren', 'BR100', 'gpu', 9, 65536, 'ready', now()),"
+        " ('gpu:8', 'n9', 'NVIDIA', 'B300', 'gpu', 8, 65536, 'down', now())"
+    )
+    quote = probed(desk, Behaviour(run_ms=None, steps_per_s=5.0, steps=50.0))
+    reasons = {e["device"]: e["reason"] for e in quote["excluded"]}
+    assert "unrated" in reasons["BR100"]
+    assert reasons["B300"] == "not in service"
+    document = {"name": "job", "argv": ["work"], "resources": {"origin": "domestic"}}
+    with pytest.raises(Refused) as refused:
+        desk.call(quotes.create, "acme", json.dumps(document))
+    assert refused.value.problem.code == "no_usable_device"
+    assert "BR100: unrated" in refused.value.problem.text
 
 
 def test_a_quote_whose_probes_never_start_fails_and_keeps_nothing_set_aside(desk: Desk) -> None:

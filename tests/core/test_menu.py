@@ -9,15 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dusuan.core.planning.menu import (
-    Measurement,
+    Menu,
     Plan,
     Price,
-    build,
+    Site,
+    Terms,
+    assemble,
     choose,
     pareto,
     price_fen,
-    throughput,
 )
+from dusuan.core.planning.probe import Measurement, throughput, ways
 from dusuan.core.workload.jobspec import Goal, Problem
 
 PRICE = Price(fen=2_000, gflop=20_000)
@@ -32,6 +34,13 @@ def steady(
 
 def measured(count: int, steps_per_s: float, **changes: object) -> Measurement:
     return replace(Measurement("Core", "cpu", count, 100, steady(steps_per_s)), **changes)
+
+
+def build(
+    measurements: list[Measurement], steps: float | None, price: Price, tier: str, site: str
+) -> Menu:
+    found, excluded = ways(measurements, steps)
+    return assemble(found, Terms(price, tier, Site(site)), excluded)
 
 
 def plan(name: str, gflop: int, fen: int, p50: float, p90: float) -> Plan:

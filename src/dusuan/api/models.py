@@ -237,7 +237,7 @@ class QuoteView(View):
 
 
 class PriceView(View):
-    price_version: int
+    price_version: int | None
     tiers: dict[str, int]
 
 
@@ -262,6 +262,7 @@ class CheckedView(View):
     name: str
     workdir: str | None
     steps: float | None
+    sized: bool
     warnings: list[str]
 
 

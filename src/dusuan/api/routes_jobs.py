@@ -10,6 +10,7 @@ from pydantic import Discriminator, Tag
 from dusuan.api import models
 from dusuan.api.call import Answer, Calling, IdempotencyKey
 from dusuan.app import jobs, quotes, receipts
+from dusuan.core.workload.description import is_described
 from dusuan.core.workload.jobspec import Goal
 from dusuan.store.database import Tx
 
@@ -78,6 +79,7 @@ def check_job_file(call: Calling, body: models.JobFile) -> Answer:
         "name": parsed.spec.name,
         "workdir": parsed.spec.workdir,
         "steps": parsed.spec.workload.steps,
+        "sized": quotes.tells_progress(parsed.spec) or is_described(parsed.spec.workload),
         "checkpoint": parsed.spec.checkpoint is not None,
         "warnings": [
             w.text if w.line is None else f"line {w.line}: {w.text}" for w in parsed.warnings

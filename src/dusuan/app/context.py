@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dusuan.core.ledger.tick import SlicePolicy
+from dusuan.core.planning.menu import Site
 from dusuan.core.scheduling.model import Policy
 from dusuan.core.workload.jobspec import Problem
 from dusuan.engines.base import Engine
@@ -51,7 +52,7 @@ class Platform:
     new_id: Callable[[str], str]
     new_secret: Callable[[], str]
     uploads: Path
-    site: str = "local"
+    site: Site = field(default_factory=lambda: Site("local"))
     slices: SlicePolicy = field(default_factory=SlicePolicy)
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)

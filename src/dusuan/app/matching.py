@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dusuan.app.context import Refused, refuse
 from dusuan.core.catalog.makes import is_domestic
+from dusuan.core.planning.menu import Excluded
 from dusuan.core.scheduling.model import Request
 from dusuan.core.workload.jobspec import Resources
 from dusuan.store.rows import DeviceRow
@@ -30,10 +31,48 @@ def candidates(resources: Resources, devices: Sequence[DeviceRow]) -> list[Devic
     return sorted(fitting, key=lambda d: (d.state != "ready", d.gflops is None))
 
 
+def usable(resources: Resources, devices: Sequence[DeviceRow]) -> list[DeviceRow]:
+    """The devices that a job may run on now: those of `candidates` in service, rated, and with
+    the memory that it asks for."""
+    return [d for d in candidates(resources, devices) if _why_not(resources, d) is None]
+
+
+def outcasts(resources: Resources, devices: Sequence[DeviceRow]) -> list[Excluded]:
+    """The models of the pool that a job cannot run on, and why."""
+    good = {d.model for d in usable(resources, devices)}
+    found: dict[str, Excluded] = {}
+    for d in devices:
+        if d.model not in good:
+            found.setdefault(d.model, Excluded(d.model, None, _why_not(resources, d) or ""))
+    return list(found.values())
+
+
+def _why_not(resources: Resources, device: DeviceRow) -> str | None:
+    if not _named(resources, device):
+        return f"not named: the job asks for {resources.device}"
+    if not _origin_fits(resources, device):
+        return f"origin: {device.make} is no domestic make, and the job asks for one"
+    if device.state != "ready":
+        return "not in service"
+    if device.gflops is None:
+        return "unrated: nothing is published or measured for it; dusuan calibrate"
+    memory_gib = resources.memory_gib
+    if memory_gib is not None and device.memory_mib and device.memory_mib < memory_gib * 1_024:
+        return f"memory: {device.memory_mib / 1_024:.1f} GiB, and the job asks for {memory_gib:g}"
+    return None
+
+
 def _fits(resources: Resources, device: DeviceRow) -> bool:
+    return _named(resources, device) and _origin_fits(resources, device)
+
+
+def _named(resources: Resources, device: DeviceRow) -> bool:
     wanted = (resources.device or "").lower()
-    named = wanted in ("", device.kind.lower()) or wanted in device.model.lower()
-    return named and (resources.origin != "domestic" or is_domestic(device.make))
+    return wanted in ("", device.kind.lower()) or wanted in device.model.lower()
+
+
+def _origin_fits(resources: Resources, device: DeviceRow) -> bool:
+    return resources.origin != "domestic" or is_domestic(device.make)
 
 
 def _nothing_fits(resources: Resources, devices: Sequence[DeviceRow]) -> Refused:

@@ -16,18 +16,18 @@ TIERS = ("reserved", "standard", "spot")
 
 @dataclass(frozen=True, slots=True)
 class PriceVersion:
-    """One version; it never changes. `tiers`: thousandths of the price of a degree, by tier."""
+    """One version; it never changes. `tiers`: thousandths of the price of a degree, by tier.
 
-    id: int
+    `id` None: nobody has set any price, and every tier costs the price of a degree.
+    """
+
+    id: int | None
     tiers: Mapping[str, int]
 
 
 def latest(tx: Tx) -> PriceVersion:
     """The version that is in force."""
-    version = tx.one(PriceVersion, "price_version_latest")
-    if version is None:  # a migration writes the first
-        raise RuntimeError("there is no price version")
-    return version
+    return tx.one(PriceVersion, "price_version_latest") or PriceVersion(None, {})
 
 
 def permille(version: PriceVersion, tier: str) -> int:

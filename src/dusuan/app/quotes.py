@@ -1,4 +1,4 @@
-"""Quotes: a short probe of the job itself on each count, and the plan menu that follows."""
+"""Quotes: a menu of plans, from an estimate of a described job or from short probes of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ import structlog
 
 from dusuan.app import jobs, matching, prices
 from dusuan.app.access import Actor, Need, account_for
-from dusuan.app.context import Platform
+from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
 from dusuan.core.ledger.tick import first_slice
-from dusuan.core.planning.menu import Excluded, Measurement, Plan, Price, build, choose, price_fen
+from dusuan.core.planning import probe
+from dusuan.core.planning.menu import (
+    Excluded,
+    Menu,
+    Plan,
+    Price,
+    Terms,
+    assemble,
+    choose,
+    price_fen,
+)
+from dusuan.core.planning.probe import Measurement
 from dusuan.core.scheduling.model import Request
 from dusuan.core.workload.document import from_document, to_document
 from dusuan.core.workload.jobspec import Goal, JobSpec, Problem
@@ -24,23 +35,29 @@ from dusuan.store.rows import Account, Attempt, DeviceRow, Job, LotRow, Name, Pa
 
 log = structlog.get_logger()
 
+PROBES_MAX = 16
 _BROKEN = {
     "code": "quote_failed",
     "text": "what the probes reported could not be turned into a menu",
     "remedy": "check the progress that the job reports; if it is right, tell the operator",
 }
+ASK = (
+    'say how far it is, in any of these ways: lines such as {"progress": [done, total]} appended '
+    "to $DUSUAN_REPORT; `progress: {pattern: 'step (\\d+)/(\\d+)'}` over its log; or describe it: "
+    "`workload:` with a kind, a model and how much is computed"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A quote being made: the job, who pays, and the counts to try."""
+    """A quote being made: the job, who pays, and what to try: a request for each probe."""
 
     quote_id: str
     account: Account
     spec: JobSpec
     upload_id: str | None
     request: Request
-    counts: tuple[int, ...]
+    tries: tuple[Request, ...]
 
 
 def create(
@@ -53,9 +70,8 @@ def create(
     name: str = "job",
     upload_id: str | None = None,
 ) -> dict[str, Any]:
-    """Quote a job. One that says how many steps it takes is probed on each count, at its expense.
-
-    Of any other job nothing can be measured: its plan says what a wall time's worth would cost.
+    """Quote a job. It is probed at its account's expense: on each device and count when its file
+    says how progress is told, else once on the least it can run on, to see whether it tells any.
     """
     account = account_for(tx, actor, path, Need.SUBMIT)
     parsed = jobs.understood(platform, text, name)
@@ -65,14 +81,47 @@ def create(
     most = matching.largest_gang(request, devices)
     if request.count > most:
         raise jobs.too_many(request, most)
-    counts = (request.count,) if parsed.spec.resources.count else doubling(most)
-    asked = _Asked(platform.new_id("quo"), account, parsed.spec, upload_id, request, counts)
-    if parsed.spec.workload.steps is None:
-        _insert(platform, tx, actor, asked, "ready", _unmeasured(platform, tx, asked, devices))
-    else:
-        _insert(platform, tx, actor, asked, "probing", None)
-        _probe(platform, tx, actor, asked, devices)
+    if not matching.usable(parsed.spec.resources, devices):
+        raise _nothing_usable(parsed.spec, devices)
+    tries = _tries(parsed.spec, request, devices)
+    asked = _Asked(platform.new_id("quo"), account, parsed.spec, upload_id, request, tries)
+    _insert(platform, tx, actor, asked, "probing", None)
+    _probe(platform, tx, actor, asked, devices)
     return {**show(tx, actor, asked.quote_id), "warnings": [w.text for w in parsed.warnings]}
+
+
+def _nothing_usable(spec: JobSpec, devices: Sequence[DeviceRow]) -> Refused:
+    reasons = "; ".join(
+        f"{e.device}: {e.reason}" for e in matching.outcasts(spec.resources, devices)
+    )
+    text = f"no device of the pool can be quoted for it ({reasons})"
+    return refuse(
+        "conflict", "no_usable_device", text, "change what the job asks for, or calibrate"
+    )
+
+
+def tells_progress(spec: JobSpec) -> bool:
+    """Whether a job file says that, or how, the job's progress can be followed."""
+    return spec.workload.steps is not None or spec.progress is not None
+
+
+def _tries(spec: JobSpec, request: Request, devices: Sequence[DeviceRow]) -> tuple[Request, ...]:
+    """What to probe: every model of the pool that fits, on 1, 2, 4, … devices; the first alone
+    once, when nothing says that there is any progress to see."""
+    if spec.resources.count:
+        return (request,)
+    if not tells_progress(spec):
+        return (replace(request, count=1),)
+    models = dict.fromkeys((d.kind, d.model) for d in matching.usable(spec.resources, devices))
+    first = (request.kind, request.model)
+    ordered = [first, *(m for m in models if m != first)]
+    asked = [replace(request, kind=kind, model=model) for kind, model in ordered]
+    tries = [
+        replace(each, count=count)
+        for each in asked
+        for count in doubling(matching.largest_gang(each, devices))
+    ]
+    return tuple(tries[:PROBES_MAX])
 
 
 def doubling(most: int) -> tuple[int, ...]:
@@ -108,11 +157,11 @@ def _insert(
 def _probe(
     platform: Platform, tx: Tx, actor: Actor, asked: _Asked, devices: list[DeviceRow]
 ) -> None:
-    """One short job per count, ahead of the queue where devices are free; they hold back nobody."""
-    for count in asked.counts:
+    """Short jobs, ahead of the queue where devices are free; they hold back nobody."""
+    for request in asked.tries:
         order = jobs.Order(
             replace(asked.spec, checkpoint=None, name=f"probe of {asked.spec.name}"),
-            replace(asked.request, count=count),
+            request,
             asked.upload_id,
             asked.quote_id,
             probe=True,
@@ -122,40 +171,39 @@ def _probe(
 
 
 def _unmeasured(
-    platform: Platform, tx: Tx, asked: _Asked, devices: Sequence[DeviceRow]
+    platform: Platform, tx: Tx, quote: Quote, account: Account, spec: JobSpec, probed: Job
 ) -> dict[str, Any]:
-    """The menu of a job that reports no progress: one plan, bounded by its wall time alone."""
-    rating = matching.rating_of(asked.request.model, devices)
-    price = price_for(tx, asked.account)
-    spec, count = asked.spec, asked.request.count
-    rate = (rating[0] if rating else 0) * count
-    per_hour = price_fen(price, rate * 3_600)
+    """The menu of a job that tells no progress: one plan, bounded by its wall time alone."""
+    rating = matching.rating_of(probed.model, tx.all(DeviceRow, "devices"))
+    tier, count = spec.goal.tier, spec.resources.count or 1
+    permille = _permille(tx, quote, tier)
+    rate = units.tier_rate(rating[0], permille) * count if rating else 0
+    per_hour = price_fen(price_for(tx, account), rate * 3_600)
     wall = jobs.wall_ms(spec)
     view = {
-        "plan_id": f"{asked.request.kind}-x{count}-{spec.goal.tier}",
-        "device": asked.request.model,
-        "kind": asked.request.kind,
+        **dict.fromkeys(Plan.__dataclass_fields__),
+        "plan_id": f"{probed.kind}-x{count}-{tier}",
+        "device": probed.model,
+        "kind": probed.kind,
         "count": count,
-        "tier": spec.goal.tier,
-        "site": platform.site,
+        "tier": tier,
+        "site": platform.site.name,
         "rating_gflops": rating[0] if rating else None,
         "held_degrees_p50": None,
-        "price_fen_p50": None,
         "price_fen_max": None if wall is None else -(-per_hour * wall // 3_600_000),
         "price_fen_per_hour": per_hour,
-        "finish_p50_s": None,
-        "finish_p90_s": None,
-        "energy_kwh": None,
-        "co2_kg": None,
+        "tier_permille": permille,
+        "basis": "unmeasured",
+        "binding": False,
+        "in_pool": True,
     }
-    note = "nothing was measured: the job file has no workload.steps to hold its progress against"
-    least = first_slice(rate, jobs.Order(spec, asked.request).grace_ms, platform.slices)
+    request = Request(count, probed.kind, probed.model)
     return {
         "plans": [view],
         "excluded": [],
         "chosen": view["plan_id"],
-        "notes": [note],
-        "first_slice_gflop": least,
+        "notes": [f"it cannot be sized: the probe saw no progress. To have it sized, {ASK}"],
+        "first_slice_gflop": first_slice(rate, jobs.Order(spec, request).grace_ms, platform.slices),
     }
 
 
@@ -179,9 +227,9 @@ def finish_probed(platform: Platform) -> int:
     """
     with platform.store.transaction() as tx:
         overdue = tx.all(Name, "probes_overdue", now=platform.now())
-    for probe in overdue:
+    for waiting in overdue:
         with platform.store.transaction() as tx:
-            jobs.withdraw(platform, tx, probe.id, "quote expired")
+            jobs.withdraw(platform, tx, waiting.id, "quote expired")
     with platform.store.transaction() as tx:
         ready = tx.all(Quote, "quotes_probed")
     for quote in ready:
@@ -219,24 +267,59 @@ def _menu(
     ran = [(job, attempt) for job, attempt in probes if attempt is not None]
     account = tx.one(Account, "account_by_id", id=quote.account_id)
     spec = from_document(quote.spec)
-    if account is None or spec.workload.steps is None:
-        raise RuntimeError(f"{quote.id} was probed without an account or steps")
-    price = price_for(tx, account)
+    if account is None:
+        raise RuntimeError(f"{quote.id} was probed without an account")
     measured = [_measurement(job, attempt) for job, attempt in ran]
-    tier = spec.goal.tier
-    permille = _permille(tx, quote, tier)
-    menu = build(measured, spec.workload.steps, price, tier, platform.site, permille)
+    menu = _measured(platform, tx, quote, account, spec, measured)
+    held = sum(units.held_gflop(a.rating_gflops, a.held_ms) for _, a in ran)
     if not menu.plans:
-        return None, _why_nothing(probes)
-    waited = [job for job, attempt in probes if attempt is None]
-    document = {
+        failed = any(a.end_reason == "start_failed" or a.exit_code for _, a in ran)
+        if tells_progress(spec) or failed or not ran:
+            return None, _why_nothing(probes)
+        ask = _unmeasured(platform, tx, quote, account, spec, ran[0][0])
+        return {**ask, "probe_held_gflop": held}, None
+    waited = [_never_ran(job) for job, attempt in probes if attempt is None]
+    outcast = matching.outcasts(spec.resources, tx.all(DeviceRow, "devices"))
+    notes = ["energy and carbon are not known: no power meter on these devices"]
+    return {
+        **menu_view(menu, spec.goal),
+        "excluded": [asdict(e) for e in (*menu.excluded, *waited, *outcast)],
+        "probe_held_gflop": held,
+        "notes": notes,
+    }, None
+
+
+def _measured(
+    platform: Platform,
+    tx: Tx,
+    quote: Quote,
+    account: Account,
+    spec: JobSpec,
+    measured: Sequence[Measurement],
+) -> Menu:
+    """The menu that probes lead to. It binds where there is a total to hold progress against."""
+    totals = [m.total for m in measured if m.total]
+    steps = spec.workload.steps
+    ways, excluded = probe.ways(measured, steps)
+    terms = terms_for(platform, tx, quote, account, spec.goal.tier)
+    bound = any(w.steps_per_s is not None for w in ways)
+    work = steps if steps is not None else (totals[0] if totals else None)
+    return assemble(ways, replace(terms, work=work, binding=bound), excluded)
+
+
+def terms_for(platform: Platform, tx: Tx, quote: Quote, account: Account, tier: str) -> Terms:
+    """The price of degrees for an account, and of tiers by the quote's price version."""
+    tiers = {each: _permille(tx, quote, each) for each in prices.TIERS}
+    return Terms(price_for(tx, account), tier, platform.site, tiers)
+
+
+def menu_view(menu: Menu, goal: Goal) -> dict[str, Any]:
+    """A menu as it is kept and shown, and what the goal picks from it."""
+    return {
         "plans": [plan_view(p) for p in menu.plans],
-        "excluded": [asdict(e) for e in menu.excluded] + [_never_ran(job) for job in waited],
-        "probe_held_gflop": sum(units.held_gflop(a.rating_gflops, a.held_ms) for _, a in ran),
-        "notes": ["energy and carbon are not known: no power meter on these devices"],
-        **_chosen(menu.plans, spec.goal),
+        "excluded": [asdict(e) for e in menu.excluded],
+        **_chosen(menu.plans, goal),
     }
-    return document, None
 
 
 def _permille(tx: Tx, quote: Quote, tier: str) -> int:
@@ -247,14 +330,24 @@ def _permille(tx: Tx, quote: Quote, tier: str) -> int:
     return 1_000 if version is None else prices.permille(version, tier)
 
 
-def _never_ran(probe: Job) -> dict[str, Any]:
+def _never_ran(probed: Job) -> Excluded:
     reason = "its probe did not start: such devices were not free in time, or it was cancelled"
-    return asdict(Excluded(probe.model or "any", probe.count, reason))
+    return Excluded(probed.model or "any", probed.count, reason)
 
 
 def _measurement(job: Job, attempt: Attempt) -> Measurement:
-    marks = tuple((float(s), float(done)) for s, done in attempt.meter.get("marks", []))
-    return Measurement(attempt.model, attempt.kind, job.count, attempt.rating_gflops, marks)
+    progress = attempt.meter.get("progress")
+    whole = attempt.end_reason == "exit" and attempt.exit_code == 0
+    return Measurement(
+        device=attempt.model,
+        kind=attempt.kind,
+        count=job.count,
+        rating_gflops=attempt.rating_gflops,
+        marks=tuple((float(s), float(done)) for s, done in attempt.meter.get("marks", [])),
+        ended_s=attempt.held_ms / attempt.devices / 1_000 if whole else None,
+        total=float(progress[1]) if progress and progress[1] else None,
+        peak_mib=attempt.meter.get("peak_mib"),
+    )
 
 
 def _why_nothing(probes: Sequence[tuple[Job, Attempt | None]]) -> dict[str, Any]:
@@ -262,8 +355,7 @@ def _why_nothing(probes: Sequence[tuple[Job, Attempt | None]]) -> dict[str, Any]
     return {
         "code": "no_progress",
         "text": f"the probe saw too little progress to measure ({ended})",
-        "remedy": 'append lines such as {"progress": [done, total]} to $DUSUAN_REPORT, '
-        "or remove workload.steps",
+        "remedy": ASK if any(a for _, a in probes) else "quote again when devices are free",
         "probe_jobs": [job.id for job, _ in probes],
     }
 

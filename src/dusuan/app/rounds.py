@@ -25,6 +25,7 @@ from dusuan.core.metering.usage import Meter, fold
 from dusuan.core.scheduling.model import Cluster, DeviceSlot, Plan, QueuedJob, Request, Start, Wait
 from dusuan.core.scheduling.round import schedule
 from dusuan.core.workload.document import from_document
+from dusuan.core.workload.jobspec import JobSpec
 from dusuan.engines.base import Action, Lease, Observation, StartFailed, StartOrder
 from dusuan.store import ledger
 from dusuan.store.database import Tx, json
@@ -490,7 +491,16 @@ def _order(
         tick_ms=PROBE_TICK_MS if job.probe else 1_000,
         network=spec.resources.network,
         memory_mib=None if memory is None else round(memory * 1_024),
+        progress_pattern=spec.progress.pattern if spec.progress else None,
+        progress_total=_progress_total(spec),
     )
+
+
+def _progress_total(spec: JobSpec) -> float | None:
+    """What a pattern without a total of its own holds progress against."""
+    if spec.progress is None or spec.progress.total is not None:
+        return None if spec.progress is None else spec.progress.total
+    return spec.workload.steps
 
 
 def _script(setup: str | None, run: str | None) -> str | None:

@@ -55,10 +55,10 @@ def submit(
     as_json: Json = False,
     data: Data = None,
 ) -> None:
-    """Run a job file. One with workload.steps is quoted first; then its plan is confirmed."""
+    """Run a job file. One that says how much it does is quoted first, and its plan confirmed."""
     with command(ctx, as_json, data) as s:
         prepared, payer = _prepare(s, path), s.account(account)
-        if prepared.steps is None or no_quote:
+        if no_quote or not prepared.sized:
             made = s.client.post("/v1/jobs", prepared.request(payer), prepared.where)
         else:
             made = _submit_quoted(s, prepared, payer, plan, yes)

@@ -21,13 +21,13 @@ PLATFORM_KEY = "operator.key"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job ready to be quoted or submitted. `steps` is what its progress is held against."""
+    """A job ready to be quoted or submitted. `sized`: it says enough for a quote to size it."""
 
     text: str
     name: str
     where: str
     upload_id: str | None
-    steps: float | None
+    sized: bool
     warnings: tuple[str, ...]
 
     def request(self, account: str) -> dict[str, str | None]:
@@ -77,7 +77,7 @@ def prepare(session: Session, text: str, name: str, where: str, folder: Path) ->
     if checked["workdir"] is not None:
         workdir = folder / Path(checked["workdir"]).expanduser()
         upload_id = _send(session, workdir, checked["upload_bytes_max"], where)
-    return Prepared(text, name, where, upload_id, checked["steps"], tuple(checked["warnings"]))
+    return Prepared(text, name, where, upload_id, checked["sized"], tuple(checked["warnings"]))
 
 
 def _send(session: Session, workdir: Path, bytes_max: int, where: str) -> str:

@@ -86,6 +86,8 @@ class StartOrder:
     tick_ms: int = 1_000  # how often the journal is written while nothing happens
     network: bool = False
     memory_mib: int | None = None
+    progress_pattern: str | None = None  # a regular expression over the job's log: done, total
+    progress_total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ _TURN_BYTES = 16 * _CHUNK_BYTES
 class JobLog:
     """Keeps the first `bytes_max` bytes in a file and counts the rest."""
 
-    __slots__ = ("_buffer", "_bytes_kept", "_bytes_max", "_file", "bytes_total")
+    __slots__ = ("_buffer", "_bytes_kept", "_bytes_max", "_file", "_reader", "bytes_total")
 
-    def __init__(self, path: str, bytes_max: int) -> None:
+    def __init__(self, path: str, bytes_max: int, reader: object = None) -> None:
+        """`reader`: a function that is given every piece of the log, or None."""
+        self._reader = reader
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._bytes_max = bytes_max
         self._bytes_kept = 0
@@ -32,6 +34,8 @@ class JobLog:
             if not count:
                 return False
             taken += count
+            if self._reader is not None:
+                self._reader(bytes(self._buffer[:count]))  # type: ignore[operator] # a function
             self._keep(count)
         return True
 

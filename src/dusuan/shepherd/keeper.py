@@ -5,7 +5,8 @@ Started as `python -I -S keeper.py CONTROL STATUS SPEC LOCK` (numbers of inherit
 inside the sandbox where there is one. It reads commands, one byte each, from CONTROL (`c`: send
 the checkpoint signal, `k`: kill the tree). The end of CONTROL means that the shepherd is dead:
 then the job's whole tree is killed. To STATUS it writes lines: `start NS`, `failed TEXT`,
-`exit CODE`, `signal NUMBER`, `dead NS` with NS on the steady clock of the host.
+`exit CODE`, `signal NUMBER`, `memory KIB` (the largest process it had), `dead NS` with NS on the
+steady clock of the host.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Keeper:
             self._release_log()
             self._watch()
         tree.clear()
-        self._say("dead", time.monotonic_ns())
+        dead_ns = time.monotonic_ns()
+        self._say("memory", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+        self._say("dead", dead_ns)
 
     def _say(self, word: str, value: object) -> None:
         try:

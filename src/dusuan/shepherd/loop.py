@@ -18,6 +18,10 @@ from dusuan.shepherd.orders import ControlFile, LeaseFile
 from dusuan.shepherd.report import Report
 from dusuan.shepherd.wake import nudge
 
+TYPE_CHECKING = False  # importing typing would cost milliseconds of every start
+if TYPE_CHECKING:
+    from dusuan.shepherd.pattern import Pattern
+
 _LAUNCH_MS_MAX = 30_000  # a sandbox that takes longer than this is broken
 _KEEPER_KILL_MS = 5_000  # how long the keeper may take over a kill before it is killed itself
 _QUIET_MS = 250  # no disk sync this close to a deadline: a slow disk must not cost the lease
@@ -47,7 +51,9 @@ class Shepherd:
         self._spec = spec
         self._journal = journal
         self._lock = lock
-        self._log = JobLog("log", self._number("log_bytes_max"))
+        self._pattern = _pattern(spec.get("progress"))
+        reader = None if self._pattern is None else self._pattern.feed
+        self._log = JobLog("log", self._number("log_bytes_max"), reader)
         self._report = Report(str(spec["report"]))
         self._lease = LeaseFile("lease.json")
         self._control = ControlFile("control.json")
@@ -65,6 +71,7 @@ class Shepherd:
         self._keeper_lost = False
         self._code: int | None = None
         self._signal: int | None = None
+        self._peak_kib = 0
         self._failure = ""
         self._tick_due_ms = self._number("tick_ms")
         self._killed_ns: int | None = None
@@ -130,6 +137,8 @@ class Shepherd:
                 self._code = int(value)
             elif word == "signal":
                 self._signal = int(value)
+            elif word == "memory":
+                self._peak_kib = int(value)
             elif word == "dead":
                 self._dead_ns = self._bounded(int(value))
 
@@ -186,7 +195,7 @@ class Shepherd:
         if self._dead_ns is not None or elapsed_ms < self._tick_due_ms or near:
             return
         self._tick_due_ms = elapsed_ms + self._number("tick_ms")
-        self._report.poll()
+        self._poll_reports()
         body = self._registers(whole=self._report.result_news)
         if self._journal.append("tick", self._held_ms(), body):
             self._report.result_news = False
@@ -196,11 +205,22 @@ class Shepherd:
         body: dict[str, object] = {"log_bytes": self._log.bytes_total}
         if self._report.flop is not None:
             body["flop"] = self._report.flop
-        if self._report.progress is not None:
-            body["progress"] = self._report.progress
+        progress = self._report.progress
+        if progress is None and self._pattern is not None:
+            progress = self._pattern.progress
+        if progress is not None:
+            body["progress"] = progress
+        if self._peak_kib:
+            body["peak_mib"] = -(-self._peak_kib // 1024)
         if whole and self._report.result:
             body["result"] = self._report.result
         return body
+
+    def _poll_reports(self) -> None:
+        """What the job says about itself, in its report and in its log."""
+        self._report.poll()
+        if self._pattern is not None:
+            self._pattern.poll()
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -213,7 +233,9 @@ class Shepherd:
             os.close(link.control)
             tree.clear()
         self._log.drain(link.log)
-        self._report.poll()
+        if self._pattern is not None:
+            self._pattern.feed(b"\n")  # the last line may have no end
+        self._poll_reports()
         body = {**self._registers(whole=True), "exit": self._exit()}
         self._log.close()
         for _ in range(_END_TRIES):
@@ -224,6 +246,8 @@ class Shepherd:
 
     def _exit(self) -> dict[str, object]:
         reason, text = self._course.reason or "exit", self._course.text
+        if self._pattern is not None and self._pattern.failure:
+            text = text or self._pattern.failure
         if self._start_ns is None:
             # Nothing ran, so whatever was asked meanwhile, this is why there is no result.
             reason, text = "start_failed", self._failure or self._sandbox_problem()
@@ -244,3 +268,13 @@ class Shepherd:
 
     def _number(self, name: str) -> int:
         return int(str(self._spec[name]))
+
+
+def _pattern(asked: object) -> Pattern | None:
+    """The reader of a foreign log, if its owner gave a pattern."""
+    if not isinstance(asked, dict):
+        return None
+    from dusuan.shepherd.pattern import Pattern  # regular expressions, for those who ask only
+
+    total = asked["total"]
+    return Pattern(str(asked["pattern"]), None if total is None else float(total))

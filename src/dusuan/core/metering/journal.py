@@ -52,7 +52,8 @@ class Record:
     attempt) by the shepherd's own steady clock; `wall_ms` is that host's wall clock in Unix
     milliseconds, for display only. `flop` is what the job itself reports to have computed so far.
     `progress` is (done, total) in units of the job's own choice. `result` is what the job reports
-    as its outcome. `log_bytes` is how much it has written to its log.
+    as its outcome. `log_bytes` is how much it has written to its log. `peak_mib`: the most memory
+    that one process of it had.
     """
 
     n: int
@@ -65,6 +66,7 @@ class Record:
     result: Mapping[str, Any] = field(default_factory=dict)
     log_bytes: int = 0
     exit: Exit | None = None
+    peak_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def encode(record: Record) -> bytes:
         "wall_ms": record.wall_ms,
         "log_bytes": record.log_bytes,
     }
-    for name in ("flop", "joules"):
+    for name in ("flop", "joules", "peak_mib"):
         if getattr(record, name) is not None:
             document[name] = getattr(record, name)
     if record.progress is not None:
@@ -147,4 +149,5 @@ def _from_document(document: Mapping[str, Any]) -> Record:
         exit=Exit(EndReason(ended["reason"]), ended["code"], ended["signal"], ended["text"])
         if ended
         else None,
+        peak_mib=document.get("peak_mib"),
     )

@@ -26,6 +26,7 @@ class Meter:
     result: Mapping[str, Any] = field(default_factory=dict)
     log_bytes: int = 0
     exit: Exit | None = None
+    peak_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def _advance(meter: Meter, record: Record) -> Meter:
         result={**meter.result, **record.result},
         log_bytes=max(meter.log_bytes, record.log_bytes),
         exit=record.exit,
+        peak_mib=_later(meter.peak_mib, record.peak_mib),
     )
 
 

@@ -1,32 +1,23 @@
-"""The plan menu: ways to run one job, from measured throughput, and the choice a goal makes.
+"""The plan menu: ways to run one job with their prices, and the choice a goal makes.
 
-Every plan rests on a probe: the job itself, run for a moment on that device and count, reporting
-its progress. Nothing is extrapolated to a count that was not measured.
+A way rests on a probe (the job itself, run for a moment on that device and count) or on an estimate
+of a described workload. Nothing measured is extrapolated to a count that was not.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from dusuan.core import units
+from dusuan.core.planning import front
 from dusuan.core.workload.jobspec import Goal, Problem
 
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What a probe saw of one way to run the job.
-
-    `marks` are (elapsed seconds, steps done) in order, elapsed from the start of the process.
-    """
-
-    device: str
-    kind: str
-    count: int
-    rating_gflops: int
-    marks: tuple[tuple[float, float], ...]
+TIER_RANK = {"reserved": 0, "standard": 1, "spot": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +29,45 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """One way to run the job. Times are seconds from its start; prices follow the held register.
+class Site:
+    """Where devices stand. `grid_kg_per_kwh` None: the grid's factor is not known.
 
-    `device` is a model of the pool, `kind` its kind. None stands where nothing was measured:
-    energy and carbon without a power meter. `tier_permille` is what the tier costs; `billed` are
-    the degrees that it bills. `work` is what was promised, in units of the job's progress. A plan
+    `pue` is what the site draws for each kWh of its computers.
+    """
+
+    name: str
+    pue: float = 1.0
+    grid_kg_per_kwh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to run a job, before it has a price. Times are seconds from its start.
+
+    `device` is a model (or an entry of the catalogue), `kind` its kind. `energy_kwh` is that of the
+    computers, None where nothing measures or estimates it. `basis` is `measured` or `estimated`.
+    """
+
+    device: str
+    kind: str
+    count: int
+    rating_gflops: int
+    finish_p50_s: float
+    finish_p90_s: float
+    basis: str = "measured"
+    steps_per_s: float | None = None
+    layout: Mapping[str, Any] | None = None
+    energy_kwh: float | None = None
+    memory_gib: float | None = None
+    in_pool: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way to run the job, with its price. Times are seconds from its start.
+
+    Prices follow the degrees that the tier bills: the held register at `tier_permille`. None stands
+    where nothing is known. `work` is what was promised, in units of the job's progress. A plan
     that is `binding` caps the bill for that work at `billed_gflop_max` and `price_fen_max`.
     """
 
@@ -59,7 +83,7 @@ class Plan:
     price_fen_max: int
     finish_p50_s: float
     finish_p90_s: float
-    steps_per_s: float
+    steps_per_s: float | None
     energy_kwh: float | None = None
     co2_kg: float | None = None
     held_gflop_max: int = 0
@@ -69,14 +93,17 @@ class Plan:
     basis: str = "measured"
     work: float | None = None
     binding: bool = False
+    layout: Mapping[str, Any] | None = None
+    memory_gib: float | None = None
+    in_pool: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A way to run the job that is not on the menu, and why."""
+    """A way to run the job that is not on the menu, and why. `count` None: whatever the count."""
 
     device: str
-    count: int
+    count: int | None
     reason: str
 
 
@@ -89,117 +116,150 @@ class Menu:
 
 
 @dataclass(frozen=True, slots=True)
-class Throughput:
-    """Steps per second: the overall rate, a slow (tenth percentile) one, and the lead before."""
+class Terms:
+    """What turns ways into plans: the price of degrees, tiers in thousandths of it, the site.
 
-    steps_per_s: float
-    slow_steps_per_s: float
-    lead_s: float
-
-
-MIN_MARKS = 4
-FINISH_S_MAX = 10 * 365 * 86_400.0
-
-
-def throughput(marks: Sequence[tuple[float, float]]) -> Throughput | None:
-    """Rates from progress marks, or None when too few marks moved forward to tell.
-
-    The first mark that moved is the end of the lead (start-up, data loading): time before it
-    counts once. The slow rate is the mean less 1.2816 standard errors of the rates between marks,
-    widened by the spread of the marks themselves: P90 under a normal model of the mean.
+    `tier` is the one asked for; others are offered where they cost something else. `work` and
+    `binding` are told by every plan.
     """
-    moved = [marks[0]] if marks and marks[0][1] > 0 else []
-    for mark in marks:
-        if not moved or (mark[1] > moved[-1][1] and mark[0] > moved[-1][0]):
-            moved.append(mark)
-    if len(moved) < MIN_MARKS:
-        return None
-    (first_s, first), (last_s, last) = moved[0], moved[-1]
-    rate = (last - first) / (last_s - first_s)
-    if rate <= 0:  # steps so small that their rate is no number above zero
-        return None
-    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(moved)]
-    deviation = math.sqrt(sum((r - rate) ** 2 for r in rates) / len(rates))
-    slow = rate - 1.2816 * deviation / math.sqrt(len(rates))
-    return Throughput(rate, max(slow, rate / 2) * 0.95, max(first_s - first / rate, 0.0))
+
+    price: Price
+    tier: str
+    site: Site
+    tiers: Mapping[str, int] = field(default_factory=dict)
+    work: float | None = None
+    binding: bool = True
+
+    def offered(self) -> dict[str, int]:
+        """The tiers on the menu and what each costs."""
+        own = self.tiers.get(self.tier, 1_000)
+        others = {t: p for t, p in self.tiers.items() if p != own and t != self.tier}
+        return {self.tier: own, **others}
 
 
-def build(
-    measurements: Sequence[Measurement],
-    steps: float,
-    price: Price,
-    tier: str,
-    site: str,
-    permille: int = 1_000,
-) -> Menu:
-    """The menu for a job of `steps` steps. Plans that another one beats in everything fall out."""
-    plans: list[Plan] = []
-    excluded: list[Excluded] = []
-    for m in measurements:
-        seen = throughput(m.marks)
-        if seen is None:
-            reason = "its probe reported too little progress to measure"
-            excluded.append(Excluded(m.device, m.count, reason))
-        elif _finish_s(seen, steps)[1] > FINISH_S_MAX:
-            reason = "at the pace of its probe it would take more than ten years"
-            excluded.append(Excluded(m.device, m.count, reason))
-        else:
-            plans.append(_plan(m, seen, steps, price, tier, site, permille))
-    kept = pareto(plans)
-    excluded.extend(
-        Excluded(p.device, p.count, _why_beaten(p, kept)) for p in plans if p not in kept
-    )
-    return Menu(tuple(kept), tuple(excluded))
+def assemble(ways: Sequence[Way], terms: Terms, excluded: Sequence[Excluded] = ()) -> Menu:
+    """The menu of `ways`: those that no other beats in anything, on every tier that is offered."""
+    if not ways:
+        return Menu((), tuple(excluded))
+    offered = list(terms.offered().items())
+    rows = [(way, tier) for way in range(len(ways)) for tier in range(len(offered))]
+    values = _figures(ways, terms, offered)
+    kept = front.front(values)
+    named = {way.device: _label(way, ways) for way in ways}
+    plans = [
+        (row, _plan(ways[rows[row][0]], terms, *offered[rows[row][1]], named))
+        for row in np.flatnonzero(kept)
+    ]
+    plans.sort(key=lambda each: _rank(each[1]))
+    left_out = _left_out(ways, terms, rows, values, kept, plans, offered)
+    return Menu(tuple(plan for _, plan in plans), (*excluded, *left_out))
 
 
-def _why_beaten(plan: Plan, kept: Sequence[Plan]) -> str:
-    better = next(k for k in kept if beats(k, plan))
-    return f"as measured, {better.count} finish no later and cost no more ({better.plan_id})"
+def _figures(ways: Sequence[Way], terms: Terms, offered: Sequence[tuple[str, int]]) -> front.Values:
+    """What plans are compared by, one row for each way and tier: degrees, price, P50, P90, kWh,
+    and how good the tier is. Unknown energy counts as more than any that is known."""
+    count = np.array([w.count for w in ways], dtype=np.float64)
+    rating = np.array([w.rating_gflops for w in ways], dtype=np.float64)
+    p50 = np.array([w.finish_p50_s for w in ways])
+    p90 = np.array([w.finish_p90_s for w in ways])
+    energy = np.array([np.inf if w.energy_kwh is None else w.energy_kwh for w in ways])
+    held = np.stack([count * rating * p50, count * rating * p90], axis=1)
+    per_gflop = terms.price.fen / terms.price.gflop
+    permille = np.array([p for _, p in offered]) / 1_000
+    ranks = np.array([TIER_RANK[t] for t, _ in offered], dtype=np.float64)
+    cells = [
+        np.broadcast_to(held[:, :1], (len(ways), len(offered))),
+        held[:, 1:] * permille * (per_gflop or 1.0),
+        np.broadcast_to(p50[:, None], (len(ways), len(offered))),
+        np.broadcast_to(p90[:, None], (len(ways), len(offered))),
+        np.broadcast_to(energy[:, None], (len(ways), len(offered))),
+        np.broadcast_to(ranks, (len(ways), len(offered))),
+    ]
+    return np.stack([cell.ravel() for cell in cells], axis=1)
 
 
-def _plan(
-    m: Measurement,
-    seen: Throughput,
-    steps: float,
-    price: Price,
-    tier: str,
-    site: str,
-    permille: int,
-) -> Plan:
-    p50_s, p90_s = _finish_s(seen, steps)
-    ms = [round(s * 1_000) * m.count for s in (p50_s, p90_s)]
-    held = [units.held_gflop(m.rating_gflops, each) for each in ms]
-    rate = units.tier_rate(m.rating_gflops, permille)
+def _label(way: Way, ways: Sequence[Way]) -> str:
+    """The kind where it says which device is meant, else the model's name in one word."""
+    same_kind = {w.device for w in ways if w.kind == way.kind}
+    if len(same_kind) == 1 and way.in_pool:
+        return way.kind
+    return re.sub(r"[^a-z0-9.]+", "-", way.device.lower()).strip("-")
+
+
+def _plan(way: Way, terms: Terms, tier: str, permille: int, named: Mapping[str, str]) -> Plan:
+    ms = [round(s * 1_000) * way.count for s in (way.finish_p50_s, way.finish_p90_s)]
+    held = [units.held_gflop(way.rating_gflops, each) for each in ms]
+    rate = units.tier_rate(way.rating_gflops, permille)
     billed = [units.held_gflop(rate, each) for each in ms]
-    fen = [price_fen(price, gflop) for gflop in billed]
+    drawn = None if way.energy_kwh is None else way.energy_kwh * terms.site.pue
+    factor = terms.site.grid_kg_per_kwh
     return Plan(
-        plan_id=f"{m.kind}-x{m.count}-{tier}",
-        device=m.device,
-        kind=m.kind,
-        count=m.count,
+        plan_id=f"{named[way.device]}-x{way.count}-{tier}",
+        device=way.device,
+        kind=way.kind,
+        count=way.count,
         tier=tier,
-        site=site,
-        rating_gflops=m.rating_gflops,
+        site=terms.site.name,
+        rating_gflops=way.rating_gflops,
         held_gflop_p50=held[0],
-        price_fen_p50=fen[0],
-        price_fen_max=fen[1],
-        finish_p50_s=round(p50_s, 3),
-        finish_p90_s=round(p90_s, 3),
-        steps_per_s=seen.steps_per_s,
+        price_fen_p50=price_fen(terms.price, billed[0]),
+        price_fen_max=price_fen(terms.price, billed[1]),
+        finish_p50_s=round(way.finish_p50_s, 3),
+        finish_p90_s=round(way.finish_p90_s, 3),
+        steps_per_s=way.steps_per_s,
+        energy_kwh=None if drawn is None else round(drawn, 6),
+        co2_kg=None if drawn is None or factor is None else round(drawn * factor, 6),
         held_gflop_max=held[1],
         billed_gflop_p50=billed[0],
         billed_gflop_max=billed[1],
         tier_permille=permille,
-        work=steps,
-        binding=True,
+        basis=way.basis,
+        work=terms.work,
+        binding=terms.binding and way.in_pool,
+        layout=way.layout,
+        memory_gib=way.memory_gib,
+        in_pool=way.in_pool,
     )
 
 
-def _finish_s(seen: Throughput, steps: float) -> tuple[float, float]:
-    """Seconds to the end of `steps`: the median, and what is met nine times out of ten."""
+def _left_out(
+    ways: Sequence[Way],
+    terms: Terms,
+    rows: Sequence[tuple[int, int]],
+    values: front.Values,
+    kept: Any,
+    plans: Sequence[tuple[Any, Plan]],
+    offered: Sequence[tuple[str, int]],
+) -> list[Excluded]:
+    """Ways that fell out on the tier that was asked for, and what beats them.
+
+    What was measured is named count by count; of devices that were estimated, those that no plan
+    is on.
+    """
+    on_menu = {plan.device for _, plan in plans}
+    asked = [tier for tier, _ in offered].index(terms.tier)
+    out = [
+        row
+        for row, (way, tier) in enumerate(rows)
+        if tier == asked
+        and not kept[row]
+        and (ways[way].basis == "measured" or ways[way].device not in on_menu)
+    ]
+    best = np.array([row for row, _ in plans], dtype=np.intp)
+    found: dict[tuple[str, int | None], Excluded] = {}
+    for row, beater in zip(out, front.beaters(values[out], values[best]), strict=True):
+        way, better = ways[rows[row][0]], plans[int(beater)][1]
+        key = (way.device, way.count if way.basis == "measured" else None)
+        found.setdefault(key, Excluded(*key, _why_beaten(way, better)))
+    return list(found.values())
+
+
+def _why_beaten(way: Way, better: Plan) -> str:
+    if way.basis == "measured" and better.device == way.device:
+        return f"as measured, {better.count} finish no later and cost no more ({better.plan_id})"
     return (
-        seen.lead_s + steps / seen.steps_per_s,
-        seen.lead_s * 1.2 + steps / seen.slow_steps_per_s,
+        f"on {way.count} it would cost no less and finish no earlier than {better.count} x "
+        f"{better.device} ({better.plan_id})"
     )
 
 
@@ -209,39 +269,62 @@ def price_fen(price: Price, gflop: int) -> int:
 
 
 def beats(plan: Plan, other: Plan) -> bool:
-    """Whether `plan` is nowhere worse than `other` in degrees, price and finish, and not equal."""
-    mine, its = _values(plan), _values(other)
-    return mine != its and all(m <= i for m, i in zip(mine, its, strict=True))
-
-
-def _values(plan: Plan) -> tuple[float, ...]:
-    return (plan.held_gflop_p50, plan.price_fen_max, plan.finish_p50_s, plan.finish_p90_s)
+    """Whether `plan` is nowhere worse than `other` (degrees, price, finish, energy, tier)."""
+    return bool(front.beaten(_values([other]), _values([plan]))[0])
 
 
 def pareto(plans: Sequence[Plan]) -> list[Plan]:
     """The plans that no other beats, cheapest first."""
-    kept = [plan for plan in plans if not any(beats(other, plan) for other in plans)]
-    return sorted(kept, key=lambda p: (p.held_gflop_p50, p.finish_p90_s, p.plan_id))
+    if not plans:
+        return []
+    kept = front.front(_values(plans))
+    return sorted((p for p, on in zip(plans, kept, strict=True) if on), key=_rank)
+
+
+def _values(plans: Sequence[Plan]) -> front.Values:
+    return np.array(
+        [
+            (
+                p.held_gflop_p50,
+                p.price_fen_max,
+                p.finish_p50_s,
+                p.finish_p90_s,
+                np.inf if p.energy_kwh is None else p.energy_kwh,
+                TIER_RANK[p.tier],
+            )
+            for p in plans
+        ],
+        dtype=np.float64,
+    )
+
+
+def _rank(plan: Plan) -> tuple[Any, ...]:
+    return (plan.price_fen_max, plan.billed_gflop_max, plan.finish_p90_s, plan.plan_id)
 
 
 def choose(plans: Sequence[Plan], goal: Goal) -> Plan | Problem:
     """The plan a goal picks: cheapest before the deadline, fastest within the budget.
 
     With both, the cheapest that meets both; with neither, the cheapest. A deadline is met when
-    the finish time is within it nine times out of ten.
+    the finish time is within it nine times out of ten. Only plans of the goal's tier, on devices
+    that the pool has, are picked.
     """
+    plans = [p for p in plans if p.tier == goal.tier and p.in_pool]
+    if not plans:
+        words = f"no plan of the tier {goal.tier} is on devices that the pool has"
+        return Problem("no_plan", words, remedy="name a plan, or change goal.tier")
     within = [p for p in plans if goal.budget_fen is None or p.price_fen_max <= goal.budget_fen]
     if not within:
         return _missed("budget", f"at most {min(p.price_fen_max for p in plans)} fen are needed")
     if goal.deadline_s is None:
         if goal.budget_fen is None:
-            return within[0]
+            return min(within, key=_rank)
         return min(within, key=lambda p: (p.finish_p90_s, p.price_fen_p50))
     timely = [p for p in within if p.finish_p90_s <= goal.deadline_s]
     if not timely:
         best = min(p.finish_p90_s for p in within)
         return _missed("deadline", f"the fastest plan within reach takes {best:.1f} s (P90)")
-    return min(timely, key=lambda p: (p.held_gflop_p50, p.finish_p90_s))
+    return min(timely, key=_rank)
 
 
 def _missed(what: str, why: str) -> Problem:

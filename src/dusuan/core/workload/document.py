@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from dusuan.core.workload.jobspec import Checkpoint, Goal, JobSpec, Resources, Workload
+from dusuan.core.workload.jobspec import Checkpoint, Goal, JobSpec, Progress, Resources, Workload
 
 
 def to_document(spec: JobSpec) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def from_document(document: Mapping[str, Any]) -> JobSpec:
     """
     fields = dict(document)
     argv, checkpoint = fields.pop("argv", None), fields.pop("checkpoint", None)
+    progress = fields.pop("progress", None)
     return JobSpec(
         argv=None if argv is None else tuple(argv),
         envs=dict(fields.pop("envs", None) or {}),
@@ -31,5 +32,6 @@ def from_document(document: Mapping[str, Any]) -> JobSpec:
         workload=Workload(**(fields.pop("workload", None) or {})),
         goal=Goal(**(fields.pop("goal", None) or {})),
         checkpoint=None if checkpoint is None else Checkpoint(**checkpoint),
+        progress=None if progress is None else Progress(**progress),
         **fields,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from dusuan.core.workload import quantities
+from dusuan.core.workload import description, quantities
 from dusuan.core.workload.batchscript import is_batch_script, parse_script
 from dusuan.core.workload.jobspec import (
     Checkpoint,
@@ -23,6 +23,7 @@ from dusuan.core.workload.jobspec import (
     JobSpec,
     Parsed,
     Problem,
+    Progress,
     Resources,
     Workload,
 )
@@ -37,10 +38,10 @@ from dusuan.core.workload.yamltree import (
     text_problem,
 )
 
-KINDS = ("command", "train", "finetune", "batch", "serve")
 TIERS = ("reserved", "standard", "spot")
 PRIORITY_MAX = 1_000_000
 NAME_CHARS_MAX = 128
+PATTERN_CHARS_MAX = 500
 STEPS_MAX = Decimal(10) ** 18
 RESERVED_ENV_PREFIX = "DUSUAN_"
 
@@ -316,6 +317,36 @@ def _under(where: str, build: Callable[..., Any], passive: str = "") -> _Reader:
     return reader
 
 
+def _workload(at: _At, values: Mapping[str, Any]) -> Workload | Problem:
+    work = Workload(**values)
+    problem = description.problem_of(work)
+    return work if problem is None else at.wrong(problem)
+
+
+def _progress(at: _At, values: Mapping[str, Any]) -> Progress | Problem:
+    if "pattern" in values:
+        return Progress(**values)
+    words = "there is no `pattern` to read progress with"
+    remedy = r"write `pattern: 'step (\d+)/(\d+)'`: what is done, and how much there is"
+    return at.wrong(Problem("pattern_missing", words, remedy=remedy))
+
+
+def _pattern(at: _At) -> str | Problem:
+    """A regular expression with one group or two. It runs under a time limit, beside the job."""
+    text = _filled_text(at)
+    if isinstance(text, Problem):
+        return text
+    try:
+        groups = re.compile(text.encode()).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        return at.wrong(Problem("wrong_value", f"this is no regular expression: {error}"))
+    if 1 <= groups <= 2 and len(text) <= PATTERN_CHARS_MAX:
+        return text
+    words = f"the pattern has {groups} groups in {len(text)} characters"
+    remedy = f"one group for what is done, a second for the total; {PATTERN_CHARS_MAX} characters"
+    return at.wrong(Problem("wrong_value", words, remedy=remedy))
+
+
 def _resources(at: _At, values: Mapping[str, Any]) -> Resources | Problem:
     fields = dict(values)
     device, cpus = fields.pop("accelerators", None), fields.pop("cpus", None)
@@ -358,9 +389,25 @@ def _origin(text: str) -> str | Problem | None:
 
 
 _DURATION = _quantity(quantities.duration_s, "a duration")
+_AMOUNT = _quantity(description.amount_of, "an amount")
+_WHOLE_AMOUNT = _quantity(description.whole_of, "a whole number")
 
 _TABLES: dict[str, Mapping[str, _Reader]] = {
-    "workload": {"kind": _choice(KINDS, "kind of workload"), "steps": _steps},
+    "workload": {
+        "kind": _choice(description.KINDS, "kind of workload"),
+        "steps": _steps,
+        "model": _filled_text,
+        "params": _quantity(description.params_of, "a parameter count"),
+        "active_params": _quantity(description.params_of, "a parameter count"),
+        **dict.fromkeys(("tokens", "samples", "images", "epochs"), _AMOUNT),
+        **dict.fromkeys(
+            ("seq_len", "batch", "rank", "prompt_tokens", "output_tokens", "image_size"),
+            _WHOLE_AMOUNT,
+        ),
+        "precision": _choice(description.PRECISIONS, "precision"),
+        "method": _choice(description.METHODS, "method of fine-tuning"),
+    },
+    "progress": {"pattern": _pattern, "total": _AMOUNT},
     "goal": {
         "deadline": _DURATION,
         "budget": _quantity(quantities.budget_fen, "an amount in yuan"),
@@ -387,7 +434,8 @@ _TASK: Mapping[str, _Reader] = {
     "envs": _envs,
     "num_nodes": _num_nodes,
     "resources": _under("resources", _resources, _SKYPILOT_RESOURCES),
-    "workload": _under("workload", lambda _, values: Workload(**values)),
+    "workload": _under("workload", _workload),
+    "progress": _under("progress", _progress),
     "goal": _under("goal", lambda _, values: Goal(**values)),
     "checkpoint": _under("checkpoint", lambda _, values: Checkpoint(**values)),
     "wall_time": _DURATION,

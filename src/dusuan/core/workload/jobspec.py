@@ -29,10 +29,42 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is computed. `steps` is the total the job reports its progress against."""
+    """What is computed. `steps` is the total the job reports its progress against.
 
-    kind: str = "command"  # command, train, finetune, batch, serve
+    A model (`model`: a name, or a file in the work directory; or `params`) with an amount of work
+    describes it well enough to be sized before anything runs. `batch` is in sequences or images of
+    one step over all devices, `precision` that of the arithmetic. For `batch` and `serve`,
+    `samples` are requests of `prompt_tokens` and `output_tokens`.
+    """
+
+    kind: str = "command"  # command, train, finetune, batch, serve, vision
     steps: float | None = None
+    model: str | None = None
+    params: float | None = None
+    active_params: float | None = None
+    tokens: float | None = None
+    samples: float | None = None
+    images: float | None = None
+    epochs: float | None = None
+    seq_len: int | None = None
+    batch: int | None = None
+    precision: str | None = None
+    method: str | None = None  # finetune: full, lora, qlora
+    rank: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How progress is read from the log of a job that does not report it: a regular expression.
+
+    Its first group is what is done, its second (or `total`) how much there is.
+    """
+
+    pattern: str
+    total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +99,7 @@ class JobSpec:
     workload: Workload = field(default_factory=Workload)
     goal: Goal = field(default_factory=Goal)
     checkpoint: Checkpoint | None = None
+    progress: Progress | None = None
     wall_time_s: float | None = None
     priority: int = 0
 

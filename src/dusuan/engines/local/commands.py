@@ -161,6 +161,9 @@ def shepherd_spec(
         "tick_ms": order.tick_ms,
         "poll_ms": settings.poll_ms,
         "log_bytes_max": settings.log_bytes_max,
+        "progress": None
+        if order.progress_pattern is None
+        else {"pattern": order.progress_pattern, "total": order.progress_total},
         "report": around.report,
         "wake_folder": around.wake_folder,
         "wake_name": around.wake_name,
