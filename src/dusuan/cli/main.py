@@ -15,6 +15,7 @@ from dusuan.cli import (
     commands_jobs,
     commands_money,
     commands_quotes,
+    commands_sim,
     commands_sizing,
     commands_tenants,
 )
@@ -27,6 +28,7 @@ _MODULES = (
     commands_money,
     commands_jobs,
     commands_quotes,
+    commands_sim,
     commands_sizing,
 )
 
