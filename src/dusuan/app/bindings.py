@@ -78,9 +78,8 @@ def first_hold(wanted_gflop: int, binding: Binding | None) -> int:
     return wanted_gflop if owed is None else min(wanted_gflop, owed)
 
 
-def pledged_gflop(tx: Tx, job: Job, reserved_gflop: int) -> int:
+def pledged_gflop(binding: Binding | None, reserved_gflop: int) -> int:
     """What the centre stands for behind a job's hold, when that reaches the cap of its quote."""
-    binding = None if job.quote_id is None else of_jobs(tx, [job.id]).get(job.id)
     owed = owed_gflop(binding)
     if binding is None or owed is None or reserved_gflop < owed:
         return 0

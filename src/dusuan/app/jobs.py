@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from dusuan.app import bindings, matching, prices
@@ -336,7 +337,7 @@ def _insufficient(tx: Tx, account: Account, shortage: Shortage) -> Refused:
 
 def void(tx: Tx, platform: Platform, job_id: str) -> None:
     """Release a queued job's hold, if it has one."""
-    hold = tx.one(Hold, "hold_open_of", job_id=job_id)
+    hold = tx.one(Hold, "holds_open_of", jobs=[job_id])
     if hold is None:
         return
     balances = Balances(ledger.lock_balances(tx, [hold.wallet_id, *hold.limit_ids]))
@@ -358,17 +359,21 @@ def cancel(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, A
 
 def withdraw(platform: Platform, tx: Tx, job_id: str, by: str) -> None:
     """Note that `by` wants the job stopped; one that queues ends here, its hold released."""
-    job = tx.one(Job, "job_lock", id=job_id)
+    job = tx.one(Job, "jobs_lock", ids=[job_id])
     if job is None:
         raise no_job(job_id)
     tx.run("job_cancel", id=job_id, by=by)
     if job.state == "queued":
         void(tx, platform, job_id)
-        tx.run(
-            "job_finish", id=job_id, state="cancelled", stop_reason="cancelled", now=platform.now()
-        )
+        finish(tx, {job_id: ("cancelled", "cancelled")}, platform.now())
     elif job.state in ("starting", "running"):
-        tx.run("job_state", id=job_id, state="stopping")  # the service tells the engine
+        tx.run("jobs_state", ids=[job_id], state="stopping")  # the service tells the engine
+
+
+def finish(tx: Tx, ends: Mapping[str, tuple[str, str]], now: datetime) -> None:
+    """Close jobs: job id -> (final state, stop reason)."""
+    states, reasons = zip(*ends.values(), strict=True)
+    tx.run("jobs_finish", ids=list(ends), states=list(states), reasons=list(reasons), now=now)
 
 
 def show(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:

@@ -79,10 +79,8 @@ def _ingest(platform: Platform, tx: Tx, news: Mapping[str, Observation]) -> None
     started = [a.job_id for a in attempts if _has_started(a, meters[a.id])]
     if started:
         tx.run("jobs_running", ids=started)
-    for attempt in attempts:
-        ended = meters[attempt.id].exit
-        if ended is not None:
-            _end(tx, attempt, ended, platform.now())
+    exits = {a.id: meters[a.id].exit for a in attempts}
+    _end(tx, {name: ended for name, ended in exits.items() if ended is not None}, platform.now())
 
 
 def _advanced(attempt: Attempt, observation: Observation) -> Meter:
@@ -141,18 +139,21 @@ def _marks(attempt: Attempt, observation: Observation) -> list[list[float]]:
     return marks
 
 
-def _end(tx: Tx, attempt: Attempt, ended: Exit, now: datetime) -> None:
-    """Close an attempt. Its devices are free; the next tick settles it and closes its job."""
+def _end(tx: Tx, exits: Mapping[str, Exit], now: datetime) -> None:
+    """Close attempts. Their devices are free; the next tick settles them and closes their jobs."""
+    if not exits:
+        return
+    ended = list(exits.values())
     tx.run(
-        "attempt_ended",
-        id=attempt.id,
-        end_reason=ended.reason.value,
-        exit_code=ended.code,
-        exit_signal=ended.signal,
-        end_text=ended.text,
+        "attempts_ended",
+        ids=list(exits),
+        reasons=[e.reason.value for e in ended],
+        codes=[e.code for e in ended],
+        signals=[e.signal for e in ended],
+        texts=[e.text for e in ended],
         now=now,
     )
-    tx.run("allocations_end", attempt_id=attempt.id, now=now)
+    tx.run("allocations_end", attempts=list(exits), now=now)
 
 
 def live(platform: Platform) -> bool:
@@ -183,9 +184,7 @@ def settle(platform: Platform) -> int:
         ticked = {claim.attempt_id for claim in claims}
         others = _drawn(claim for claim, _ in loaded if claim.attempt_id not in ticked)
         outcomes = _settle(platform, tx, claims, others, now)
-        for outcome in outcomes:
-            if outcome.claim.ended:
-                _close(tx, outcome.claim, now)
+        _close(tx, {o.claim.job_id: o.claim for o in outcomes if o.claim.ended}, now)
     for news in _raised(outcomes, {c.attempt_id: p for c, p in loaded}):
         platform.engine.set_lease(news.attempt_id, news.lease)
     return len(outcomes)
@@ -224,31 +223,40 @@ def _raised(outcomes: Iterable[Outcome], promises: dict[str, Promise]) -> list[L
     return raised
 
 
-def _close(tx: Tx, claim: Claim, now: datetime) -> None:
-    """What becomes of a job whose attempt has ended and is paid for."""
-    job = tx.one(Job, "job_lock", id=claim.job_id)
-    attempts = tx.all(Attempt, "attempts_of_job", job_id=claim.job_id)
-    if job is None or not attempts:
+def _close(tx: Tx, claims: Mapping[str, Claim], now: datetime) -> None:
+    """What becomes of jobs (by id) whose attempt has ended and is paid for."""
+    if not claims:
         return
-    lost = sum(a.end_reason == EndReason.LOST for a in attempts)
-    capped = claim.cover is not None and claim.cover.reached_by(claim.reserved_gflop)
-    state, reason = verdict(job, attempts[-1], lost, capped=capped)
-    if attempts[-1].end_reason == EndReason.LOST:
-        bindings.spare(tx, attempts[-1])
-    if state == "queued":
-        tx.run("job_requeue", id=job.id, stop_reason=reason)
-    else:
-        tx.run("job_finish", id=job.id, state=state, stop_reason=reason, now=now)
+    attempts: dict[str, list[Attempt]] = {}
+    locked = tx.all(Job, "jobs_lock", ids=list(claims))
+    for attempt in tx.all(Attempt, "attempts_of_jobs", jobs=list(claims)):
+        attempts.setdefault(attempt.job_id, []).append(attempt)
+    for tried in attempts.values():
+        if tried[-1].end_reason == EndReason.LOST:
+            bindings.spare(tx, tried[-1])
+    verdicts = {j.id: verdict(j, attempts[j.id], capped=_capped(claims[j.id])) for j in locked}
+    again = {name: reason for name, (state, reason) in verdicts.items() if state == "queued"}
+    if again:
+        tx.run("jobs_requeue", ids=list(again), reasons=list(again.values()))
+    ends = {name: end for name, end in verdicts.items() if name not in again}
+    if ends:
+        jobs.finish(tx, ends, now)
 
 
-def verdict(job: Job, last: Attempt, lost: int, *, capped: bool = False) -> tuple[str, str]:
-    """The state and stop reason of a job after its `last` attempt; `lost`: attempts lost so far.
+def _capped(claim: Claim) -> bool:
+    """Whether the quote let nothing more be charged."""
+    return claim.cover is not None and claim.cover.reached_by(claim.reserved_gflop)
+
+
+def verdict(job: Job, attempts: Sequence[Attempt], *, capped: bool = False) -> tuple[str, str]:
+    """The state and stop reason of a job after the last of its `attempts`.
 
     `capped`: its quote let nothing more be charged, and the centre bore what followed.
 
     A job that declares how it saves its state is queued again when its balance or its node failed
     it; every other job ends there, since starting over would cost its owner twice.
     """
+    last, lost = attempts[-1], sum(a.end_reason == EndReason.LOST for a in attempts)
     reason = last.end_reason or EndReason.LOST
     if reason == EndReason.EXIT:  # by itself, be it a moment after its cancellation
         ended_by = "signal" if last.exit_signal is not None else "exit"
@@ -409,13 +417,7 @@ def _apply(
     devices: Sequence[DeviceRow],
     now: datetime,
 ) -> list[StartOrder]:
-    by_name = {d.device: d for d in devices}
-    orders = []
-    for start in plan.starts:
-        job = tx.one(Job, "job_lock", id=start.job_id)
-        if job is not None and job.state == "queued" and job.cancelled_by is None:
-            placed = [by_name[name] for name in start.devices]
-            orders.append(_write_attempt(platform, tx, job, start, placed, devices, now))
+    orders = _write_attempts(platform, tx, plan.starts, devices, now) if plan.starts else []
     views = {name: _wait_view(wait, queued[name]) for name, wait in plan.waits.items()}
     news = {name: view for name, view in views.items() if view != queued[name].waiting}
     if news:
@@ -430,44 +432,77 @@ def _wait_view(wait: Wait, job: Queued) -> dict[str, Any]:
     return {"code": wait.code.value, "text": text, "remedy": wait.remedy, "data": dict(wait.data)}
 
 
-def _write_attempt(
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """One start as it is recorded before the engine is called."""
+
+    attempt_id: str
+    job: Job
+    start: Start
+    first: DeviceRow
+    rating: tuple[int, str]
+    billed_gflops: int
+    lease: Lease
+
+
+def _write_attempts(
     platform: Platform,
     tx: Tx,
-    job: Job,
-    start: Start,
-    placed: Sequence[DeviceRow],
+    starts: Sequence[Start],
     devices: Sequence[DeviceRow],
     now: datetime,
-) -> StartOrder:
-    """Record the intent to start: attempt, allocations, lease. The engine is called after."""
-    hold = tx.one(Hold, "hold_open_of", job_id=job.id)
-    rating = matching.rating_of(job.model, devices)
-    if hold is None or rating is None:  # the round starts no job without both
-        raise RuntimeError(f"{job.id} was to start without a hold or a rating")
-    attempt_id = platform.new_id("att")
-    billed = units.tier_rate(rating[0], job.tier_permille)
-    ahead = hold.reserved_gflop + bindings.pledged_gflop(tx, job, hold.reserved_gflop)
-    lease = Lease(1, units.held_ms_within(billed, ahead))
+) -> list[StartOrder]:
+    """Record the intent to start: attempts, allocations, leases. The engine is called after."""
+    intents = _intents(platform, tx, starts, devices)
     tx.run(
-        "attempt_insert",
-        id=attempt_id,
-        job_id=job.id,
-        wallet_id=hold.wallet_id,
-        limit_ids=hold.limit_ids,
-        devices=len(placed),
-        make=placed[0].make,
-        model=placed[0].model,
-        kind=placed[0].kind,
-        rating_gflops=rating[0],
-        billed_gflops=billed,
-        rating_basis=rating[1],
+        "attempts_insert",
+        ids=[i.attempt_id for i in intents],
+        jobs=[i.job.id for i in intents],
+        devices=[len(i.start.devices) for i in intents],
+        makes=[i.first.make for i in intents],
+        models=[i.first.model for i in intents],
+        kinds=[i.first.kind for i in intents],
+        ratings=[i.rating[0] for i in intents],
+        billed=[i.billed_gflops for i in intents],
+        bases=[i.rating[1] for i in intents],
+        leases=[i.lease.held_ms_max for i in intents],
         isolation=platform.engine.capabilities().isolation,
-        lease_held_ms=lease.held_ms_max,
         now=now,
     )
-    tx.run("allocations_insert", attempt_id=attempt_id, devices=list(start.devices), now=now)
-    tx.run("job_state", id=job.id, state="starting")
-    return _order(platform, job, attempt_id, start.devices, lease)
+    placed = [(i.attempt_id, device) for i in intents for device in i.start.devices]
+    tx.run(
+        "allocations_insert",
+        attempts=[a for a, _ in placed],
+        devices=[d for _, d in placed],
+        now=now,
+    )
+    tx.run("jobs_state", ids=[i.job.id for i in intents], state="starting")
+    return [_order(platform, i.job, i.attempt_id, i.start.devices, i.lease) for i in intents]
+
+
+def _intents(
+    platform: Platform, tx: Tx, starts: Sequence[Start], devices: Sequence[DeviceRow]
+) -> list[_Intent]:
+    """The starts of jobs that are still queued, each within what its hold sets aside."""
+    ids = [start.job_id for start in starts]
+    locked = {job.id: job for job in tx.all(Job, "jobs_lock", ids=ids)}
+    holds = {hold.job_id: hold for hold in tx.all(Hold, "holds_open_of", jobs=ids)}
+    bound = bindings.of_jobs(tx, [job.id for job in locked.values() if job.quote_id])
+    by_name = {d.device: d for d in devices}
+    intents = []
+    for start in starts:
+        job = locked.get(start.job_id)
+        if job is None or job.state != "queued" or job.cancelled_by is not None:
+            continue
+        hold, rating = holds.get(job.id), matching.rating_of(job.model, devices)
+        if hold is None or rating is None:  # the round starts no job without both
+            raise RuntimeError(f"{job.id} was to start without a hold or a rating")
+        billed = units.tier_rate(rating[0], job.tier_permille)
+        ahead = hold.reserved_gflop + bindings.pledged_gflop(bound.get(job.id), hold.reserved_gflop)
+        lease = Lease(1, units.held_ms_within(billed, ahead))
+        first = by_name[start.devices[0]]
+        intents.append(_Intent(platform.new_id("att"), job, start, first, rating, billed, lease))
+    return intents
 
 
 def _order(
@@ -526,7 +561,8 @@ def _start_failed(platform: Platform, attempt_id: str, text: str) -> None:
     with platform.store.transaction() as tx:
         attempt = tx.one(Attempt, "attempt_lock", id=attempt_id)
         if attempt is not None and attempt.state != "ended":
-            _end(tx, attempt, Exit(EndReason.START_FAILED, text=text), platform.now())
+            ended = Exit(EndReason.START_FAILED, text=text)
+            _end(tx, {attempt_id: ended}, platform.now())
 
 
 # --- stop, lapse, recover --------------------------------------------------------------------
@@ -540,7 +576,7 @@ def stop_cancelled(platform: Platform) -> int:
         platform.engine.signal(attempt.id, Action.STOP)
         with platform.store.transaction() as tx:
             if tx.run("attempt_stop_asked", id=attempt.id, why="cancelled"):
-                tx.run("job_state", id=attempt.job_id, state="stopping")
+                tx.run("jobs_state", ids=[attempt.job_id], state="stopping")
     return len(attempts)
 
 

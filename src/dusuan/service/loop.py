@@ -30,6 +30,7 @@ log = structlog.get_logger()
 class Pace:
     """How long the loop sleeps when nothing wakes it, and how patient it is (seconds)."""
 
+    rest_s: float = 0.01  # after a turn: what comes meanwhile is done together
     busy_s: float = 0.25  # jobs are running: their journals grow once a second
     idle_s: float = 2.0
     follower_s: float = 1.0  # between two tries to lead
@@ -166,6 +167,7 @@ class Service:
             while not self._stopping.is_set():
                 heart.progress()
                 busy = step(platform)
+                self._stopping.wait(self._pace.rest_s)
                 self._sleep(connection, self._pace.busy_s if busy else self._pace.idle_s)
 
     def _sleep(self, connection: psycopg.Connection[Any], seconds: float) -> None:

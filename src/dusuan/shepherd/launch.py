@@ -7,9 +7,13 @@ import fcntl
 import os
 import sys
 
+from dusuan.shepherd import keeper
+from dusuan.shepherd.title import set_title
+
 _KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 << 20
+_DESCRIPTORS_MAX = 1 << 20
 
 
 class Link:
@@ -44,7 +48,7 @@ class Link:
 
 
 def launch(sandbox: list[str], spec_path: str, lock: int) -> Link:
-    """Fork and execute the keeper inside `sandbox` (an argument prefix, or nothing).
+    """Fork the keeper, and execute it inside `sandbox` (an argument prefix) where there is one.
 
     The lock's descriptor goes along: it is held until the last of shepherd and keeper is gone,
     so a free lock means that the tree was cleared.
@@ -73,14 +77,31 @@ def _widen(pipe: int) -> None:
 
 
 def _become_keeper(sandbox: list[str], passed: tuple[int, ...], log_writer: int) -> None:
+    """Never returns. A sandbox needs a program to run; without one this process goes on as it."""
     try:
         null = os.open("/dev/null", os.O_RDWR)
         for target, source in ((0, null), (1, log_writer), (2, log_writer)):
             os.dup2(source, target)
-        for descriptor in passed:
-            os.set_inheritable(descriptor, True)
         numbers = [str(descriptor) for descriptor in passed]
-        argv = [*sandbox, sys.executable, "-I", "-S", _KEEPER, *numbers]
-        os.execve(argv[0], argv, {})
+        argv = [sys.executable, "-I", "-S", _KEEPER, *numbers]
+        if sandbox:
+            for descriptor in passed:
+                os.set_inheritable(descriptor, True)
+            os.execve(sandbox[0], [*sandbox, *argv], {})
+        _close_all_but(passed)
+        set_title(argv)
+        keeper.main(argv[3:])
+        os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(126)
+
+
+def _close_all_but(kept: tuple[int, ...]) -> None:
+    """The shepherd's descriptors are not the keeper's: it has to notice when they end."""
+    below = 3
+    for descriptor in sorted(kept):
+        os.closerange(below, descriptor)
+        below = descriptor + 1
+    os.closerange(below, _DESCRIPTORS_MAX)

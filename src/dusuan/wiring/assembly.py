@@ -60,13 +60,15 @@ def new_secret() -> str:
 @dataclass(frozen=True, slots=True)
 class Start:
     """What `up` was told. `standby`: wait beside one that leads. `take_over`: the database's other
-    data directory is gone for good, and the attempts it knew are lost."""
+    data directory is gone for good, and the attempts it knew are lost. `engine_on`: makes the engine
+    that keeps its files in a data directory; else it is this host's."""
 
     data: Path
     port: int | None = None
     database: str | None = None
     standby: bool = False
     take_over: bool = False
+    engine_on: Callable[[DataDir], LocalEngine] | None = None
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ def _put_together(
     store.open()
     identity = data.identity(new_id("dir"))
     _claim(store, identity, start.take_over)
-    engine = LocalEngine(data.engine, node=socket.gethostname(), hidden=[data.root])
+    engine = (start.engine_on or _engine_of_host)(data)
     platform = Platform(store, engine, now, new_id, new_secret, data.uploads)
     _seed(platform, data)
     ratings = Ratings(platform, lambda: _measure(engine))
@@ -147,6 +149,11 @@ def _put_together(
     app = create_app(platform, _hooks(engine, ratings, service, closing))
     running = Running(data, share, listener, embedded, url, platform, service, app, closing)
     return running
+
+
+def _engine_of_host(data: DataDir) -> LocalEngine:
+    """The devices of this host, in the best isolation there is."""
+    return LocalEngine(data.engine, node=socket.gethostname(), hidden=[data.root])
 
 
 def _claim(store: Store, identity: str, by_force: bool) -> None:

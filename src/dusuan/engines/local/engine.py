@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -44,11 +43,11 @@ from dusuan.engines.local.layout import (
     seen_directly,
 )
 from dusuan.engines.local.leftovers import kill_leftovers
+from dusuan.engines.local.nursery import Nursery
 from dusuan.engines.local.sandbox import Shown, sandbox_argv
 
 __all__ = ["LocalEngine", "Settings"]
 
-_SHEPHERD = Path(__file__).resolve().parents[2] / "shepherd" / "__main__.py"
 _WAKE_NAME = "wake.sock"
 _STRENGTH = {Action.CHECKPOINT.value: 0, Action.STOP.value: 1, Action.KILL.value: 2}
 
@@ -88,7 +87,7 @@ class LocalEngine:
         self._found = {item.device.device: item for item in found}
         self._boot_id = boot_id()
         self._guard = threading.Lock()
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._nursery = Nursery()
         self._ended: set[str] = set()
         self._live = {name: self._devices_of(name) for name in self._running()}
         self._wake: socket.socket | None = None
@@ -123,7 +122,6 @@ class LocalEngine:
         placement = self._placement(order.devices)
         attempt = self._layout.attempt(order.attempt_id)
         with self._guard:
-            self._reap()
             if attempt.journal.exists():
                 return
             self._refuse_taken(order)
@@ -131,7 +129,6 @@ class LocalEngine:
 
     def observe(self, cursors: Mapping[str, int]) -> Sequence[Observation]:
         """News since `cursors`. See the protocol."""
-        self._reap()
         seen = (self._observe(attempt_id, cursor) for attempt_id, cursor in cursors.items())
         return [observation for observation in seen if observation is not None]
 
@@ -206,7 +203,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """Let go of the socket. Running attempts go on: that is what shepherds are for."""
-        self._reap()
+        self._nursery.close()
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -359,23 +356,8 @@ class LocalEngine:
 
     def _spawn(self, attempt: AttemptFolder, held: int) -> None:
         """A session of its own: the shepherd outlives the service, however that ends."""
-        argv = [str(isolation.interpreter()), "-I", "-S", str(_SHEPHERD), str(attempt.folder)]
         with attempt.complaints.open("wb") as complaints:
-            child = subprocess.Popen(
-                [*argv, str(held)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=complaints,
-                pass_fds=(held,),
-                start_new_session=True,
-                cwd=attempt.folder,
-                env={},
-            )
-        self._children.append(child)
-
-    def _reap(self) -> None:
-        """Collect shepherds that have ended, so that none stays a zombie."""
-        self._children = [child for child in self._children if child.poll() is None]
+            self._nursery.start(attempt.folder, held, complaints.fileno())
 
     # -- watching ----------------------------------------------------------------------------
 

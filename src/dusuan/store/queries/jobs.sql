@@ -90,9 +90,9 @@ SELECT j.*, c.path AS account_path, c.org_id,
              AND r.account_id = ANY(c.lineage)) AS roles
 FROM job j JOIN account c ON c.id = j.account_id WHERE j.id = %(id)s
 
--- name: job_lock
+-- name: jobs_lock
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
-WHERE j.id = %(id)s FOR NO KEY UPDATE OF j
+WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR NO KEY UPDATE OF j
 
 -- name: jobs_list
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
@@ -112,8 +112,8 @@ WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
 -- Jobs are locked before balances, here as by whoever cancels one.
 SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE
 
--- name: job_state
-UPDATE job SET state = %(state)s, waiting = NULL WHERE id = %(id)s
+-- name: jobs_state
+UPDATE job SET state = %(state)s, waiting = NULL WHERE id = ANY(%(ids)s)
 
 -- name: jobs_waiting
 -- Only rows whose reason has changed are written.
@@ -121,35 +121,42 @@ UPDATE job j SET waiting = d.waiting
 FROM unnest(%(jobs)s::text[], %(waiting)s::jsonb[]) AS d (id, waiting)
 WHERE j.id = d.id AND j.state = 'queued' AND j.waiting IS DISTINCT FROM d.waiting
 
--- name: job_finish
-UPDATE job SET state = %(state)s, stop_reason = %(stop_reason)s, finished_at = %(now)s,
-       waiting = NULL, balance_after_gflop = (
-           SELECT l.posted_cr - l.posted_dr FROM account a JOIN ledger_account l ON l.id = a.wallet_id
-           WHERE a.id = job.account_id)
-WHERE id = %(id)s
+-- name: jobs_finish
+UPDATE job j SET state = d.state, stop_reason = d.stop_reason, finished_at = %(now)s,
+       waiting = NULL, balance_after_gflop = l.posted_cr - l.posted_dr
+FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[]) AS d (id, state, stop_reason),
+     account a JOIN ledger_account l ON l.id = a.wallet_id
+WHERE j.id = d.id AND a.id = j.account_id
 
--- name: job_requeue
-UPDATE job SET state = 'queued', stop_reason = %(stop_reason)s WHERE id = %(id)s
+-- name: jobs_requeue
+UPDATE job j SET state = 'queued', stop_reason = d.stop_reason
+FROM unnest(%(ids)s::text[], %(reasons)s::text[]) AS d (id, stop_reason) WHERE j.id = d.id
 
 -- name: job_cancel
 UPDATE job SET cancelled_by = %(by)s WHERE id = %(id)s AND cancelled_by IS NULL
 
--- name: attempt_insert
+-- name: attempts_insert
+-- Who pays is whoever the job's open hold names.
 INSERT INTO attempt (id, job_id, number, state, wallet_id, limit_ids, devices, make, model, kind,
                      rating_gflops, billed_gflops, rating_basis, isolation, lease_held_ms,
                      created_at)
-VALUES (%(id)s, %(job_id)s, (SELECT count(*) + 1 FROM attempt WHERE job_id = %(job_id)s),
-        'starting', %(wallet_id)s, %(limit_ids)s, %(devices)s, %(make)s, %(model)s, %(kind)s,
-        %(rating_gflops)s, %(billed_gflops)s, %(rating_basis)s, %(isolation)s, %(lease_held_ms)s,
-        %(now)s)
+SELECT d.id, d.job_id, (SELECT count(*) + 1 FROM attempt a WHERE a.job_id = d.job_id), 'starting',
+       h.wallet_id, h.limit_ids, d.devices, d.make, d.model, d.kind, d.rating_gflops,
+       d.billed_gflops, d.rating_basis, %(isolation)s, d.lease_held_ms, %(now)s
+FROM unnest(%(ids)s::text[], %(jobs)s::text[], %(devices)s::integer[], %(makes)s::text[],
+            %(models)s::text[], %(kinds)s::text[], %(ratings)s::bigint[], %(billed)s::bigint[],
+            %(bases)s::text[], %(leases)s::bigint[])
+     AS d (id, job_id, devices, make, model, kind, rating_gflops, billed_gflops, rating_basis,
+           lease_held_ms)
+JOIN hold h ON h.job_id = d.job_id AND h.resolved_at IS NULL
 
 -- name: allocations_insert
 INSERT INTO allocation (attempt_id, device, from_at)
-SELECT %(attempt_id)s, device, %(now)s FROM unnest(%(devices)s::text[]) AS device
+SELECT *, %(now)s FROM unnest(%(attempts)s::text[], %(devices)s::text[])
 
 -- name: allocations_end
 UPDATE allocation SET to_at = greatest(%(now)s, from_at)
-WHERE attempt_id = %(attempt_id)s AND to_at IS NULL
+WHERE attempt_id = ANY(%(attempts)s) AND to_at IS NULL
 
 -- name: devices_of_attempt
 SELECT device FROM allocation WHERE attempt_id = %(attempt_id)s ORDER BY device
@@ -188,10 +195,12 @@ WHERE a.id = d.id
 UPDATE job SET state = 'running', waiting = NULL
 WHERE id = ANY(%(ids)s) AND state = 'starting'
 
--- name: attempt_ended
-UPDATE attempt SET state = 'ended', end_reason = %(end_reason)s, exit_code = %(exit_code)s,
-       exit_signal = %(exit_signal)s, end_text = %(end_text)s, ended_at = %(now)s
-WHERE id = %(id)s
+-- name: attempts_ended
+UPDATE attempt a SET state = 'ended', end_reason = d.end_reason, exit_code = d.exit_code,
+       exit_signal = d.exit_signal, end_text = d.end_text, ended_at = %(now)s
+FROM unnest(%(ids)s::text[], %(reasons)s::text[], %(codes)s::integer[], %(signals)s::integer[],
+            %(texts)s::text[]) AS d (id, end_reason, exit_code, exit_signal, end_text)
+WHERE a.id = d.id
 
 -- name: attempt_stop_asked
 UPDATE attempt SET stop_asked = %(why)s, state = 'stopping' WHERE id = %(id)s AND state <> 'ended'

@@ -64,9 +64,9 @@ INSERT INTO hold (job_id, seq, wallet_id, limit_ids, reserved_gflop, opened_at)
 VALUES (%(job_id)s, (SELECT count(*) + 1 FROM hold WHERE job_id = %(job_id)s), %(wallet_id)s,
         %(limit_ids)s, %(reserved_gflop)s, %(now)s)
 
--- name: hold_open_of
+-- name: holds_open_of
 SELECT job_id, seq, wallet_id, limit_ids, reserved_gflop FROM hold
-WHERE job_id = %(job_id)s AND resolved_at IS NULL
+WHERE job_id = ANY(%(jobs)s) AND resolved_at IS NULL
 
 -- name: holds_resolve
 UPDATE hold h SET resolved_at = %(now)s, settled_gflop = d.settled
