@@ -60,7 +60,7 @@ def new_secret() -> str:
 @dataclass(frozen=True, slots=True)
 class Start:
     """What `up` was told. `standby`: wait beside one that leads. `take_over`: the database's other
-    data directory is gone for good, and the attempts it knew are lost. `engine_on`: makes the engine
+    data directory is gone for good, and the attempts it knew are lost. `engine_on` makes the engine
     that keeps its files in a data directory; else it is this host's."""
 
     data: Path
