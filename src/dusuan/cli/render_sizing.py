@@ -93,4 +93,77 @@ def _layout(layout: Doc | None) -> str:
     return ", ".join([*said, f"micro-batch {layout['micro_batch']}"])
 
 
-__all__ = ["converted", "estimate", "short", "table"]
+_COLUMNS = ("bf16_tflops", "fp16_tflops", "fp8_tflops", "int8_tops")
+
+
+def catalog(document: Doc, sources: bool = False, others: bool = False) -> RenderableType:
+    """A line a device; with `sources` also who says so, with `others` who says otherwise."""
+    columns = ("device", "make", "GiB", "GB/s", "W", "BF16", "FP16", "FP8", "INT8", "quotable")
+    rows = [
+        (
+            *(d["name"], d["make"]),
+            *(_plain(d[n]) for n in ("memory_gb", "bandwidth_gbs", "tdp_w", *_COLUMNS)),
+            "yes" if d["quotable"] else "no",
+        )
+        for d in document["devices"]
+    ]
+    told: list[RenderableType] = []
+    for each in document["devices"]:
+        grade = f"{each['name']} ({each['confidence']}): {each['source']}"
+        told += [Text(grade, style="dim")] if sources else []
+        said = each["conflicts"] if others else ()
+        told += [Text(f"{each['name']}: {_conflict(c)}", style="yellow") for c in said]
+    return Group(table(columns, rows), *told)
+
+
+def _plain(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _conflict(conflict: Doc) -> str:
+    note = f" ({conflict['note']})" if conflict["note"] else ""
+    return f"{conflict['field']} {conflict['value']:g} says {conflict['source']}{note}"
+
+
+def device(document: Doc) -> RenderableType:
+    """All that is known of one device."""
+    top = fields(
+        [
+            ("device", document["name"]),
+            ("make", f"{document['make']} ({document['origin']}), {document['form']}"),
+            ("also called", ", ".join(document["aliases"])),
+            ("rated", _rated(document)),
+            ("note", document["note"]),
+        ]
+    )
+    rows = [
+        (name, _plain(f["value"]), f["confidence"], f["source"])
+        for name, f in document["figures"].items()
+    ]
+    told = [Text(f"other sources: {_conflict(c)}", style="dim") for c in document["conflicts"]]
+    told += [Text(_override(each), style="dim") for each in document["overrides"]]
+    if not document["quotable"]:
+        told.append(Text(f"not quoted: {document['reason']}; {document['remedy']}", style="yellow"))
+    return Group(top, table(("figure", "value", "grade", "source"), rows), *told)
+
+
+def _rated(document: Doc) -> str | None:
+    rating = document["rating_gflops"]
+    if rating is None:
+        return None
+    each = f"{rating / 312_000:.4g} degrees an hour"
+    return f"{rating:,} GFLOPS, dense {document['rating_precision'].upper()} = {each}"
+
+
+def _override(each: Doc) -> str:
+    value = "withdrawn" if each["value"] is None else f"{each['value']:g}"
+    return f"set by {each['by']} at {each['at']}: {each['field']} {value} ({each['source']})"
+
+
+def history(document: Doc) -> RenderableType:
+    """An operator's figures, in the order they were set."""
+    rows = [
+        (o["at"], o["by"], o["device"], o["field"], _plain(o["value"]), o["source"])
+        for o in document["overrides"]
+    ]
+    return table(("at", "by", "device", "figure", "value", "source"), rows)

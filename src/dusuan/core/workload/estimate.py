@@ -1,35 +1,39 @@
 """What a described workload takes: FLOP, degrees, device-hours, memory, layout and energy.
 
-The exact parts (FLOP, memory, layout) come from the model; how long it takes comes from fitted
-models that are passed in, so that they can be exchanged and their errors reported on their own.
+The exact parts (FLOP, memory, layout) come from the model; time and power come from fitted models
+that are passed in, so that they can be exchanged and their errors reported on their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dusuan.core.catalog.accelerators import Accelerator
+from dusuan.core.catalog.accelerators import Accelerator, Match
+from dusuan.core.energy.power import PowerModel, energy_kwh
 from dusuan.core.units import degrees_text
-from dusuan.core.workload import flops, layout
+from dusuan.core.workload import flops, layout, serving, servingrows
 from dusuan.core.workload.architecture import Architecture
 from dusuan.core.workload.describe import Kind, Work
-from dusuan.core.workload.goodput import RunFeatures
+from dusuan.core.workload.goodput import RunFeatures, RunModel, run_hours, utilisation
 from dusuan.core.workload.goodput import Span as Hours
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.layout import Fitted, ServingNeed, TrainingNeed
 from dusuan.core.workload.memory import GIB, RESERVE_BYTES, Layout, Memory
+from dusuan.core.workload.serving import ServingModel
 from dusuan.core.workload.vision import VisionModel
 
-# Inference until something better is measured: shares of the peak and of the bandwidth that
-# engines reach (vLLM, TensorRT-LLM on A100 and H100), and the factor of an 80 % interval.
-PREFILL_SHARE, DECODE_SHARE, BANDWIDTH_SHARE, INFERENCE_SPREAD = 0.45, 0.35, 0.60, 1.8
-# A node of eight draws about 1.39 x the sum of its accelerators' rated power under heavy load
-# (8 x H100: 8.4 kW of 5.6 kW; DGX A100 GEMM: 4.49 kW of 3.2 kW).
-NODE_POWER_SHARE = 1.39
+INFERENCE_SPREAD = 1.6  # factor of an 80 % interval beside the serving model's point
+INFERENCE_UTILISATION = 0.3  # of the peak, for the power drawn while serving
 
-RunHours = Callable[[RunFeatures], Hours]
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The fitted models: time of runs, times of serving, power."""
+
+    runs: RunModel
+    serving: ServingModel
+    power: PowerModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _amount(work: Work) -> dict[str, Any]:
 def estimate(
     work: Work,
     device: Accelerator,
-    run_hours: RunHours,
+    models: Models,
     count: int | None = None,
     given: Layout | None = None,
 ) -> Estimate | Problem:
@@ -128,7 +132,7 @@ def estimate(
         return Problem("out_of_range", words, remedy="leave it out for the fewest that fit")
     fitted, fits, reason = fit(work, device, count, given)
     used = count or (fitted.layout.count if fitted is not None else 1)
-    hours = time(work, device, used, fitted, run_hours)
+    hours = time(work, device, used, fitted, models)
     notes = _told(work, device, used, hours, count is None and given is None)
     return Estimate(
         work=work,
@@ -140,7 +144,7 @@ def estimate(
         fitted=fitted,
         fits=fits,
         reason=reason,
-        energy_kwh=energy_kwh(device, hours),
+        energy_kwh=_energy_kwh(work, device, used, hours, models),
         assumptions=notes,
     )
 
@@ -207,7 +211,7 @@ def _fit_vision(
 
 
 def time(
-    work: Work, device: Accelerator, count: int, fitted: Fitted | None, run_hours: RunHours
+    work: Work, device: Accelerator, count: int, fitted: Fitted | None, models: Models
 ) -> Hours | None:
     """Device-hours, or None where the device's peak is not published.
 
@@ -217,9 +221,9 @@ def time(
     if peak is None:
         return None
     if work.kind in (Kind.BATCH, Kind.SERVE):
-        return _inference_hours(work, device, peak, fitted)
+        return _inference_hours(work, device, fitted, models)
     found = [
-        run_hours(features(work, device, peak, count, amount))
+        run_hours(models.runs, features(work, device, peak, count, amount))
         for amount in (work.amount.low, work.amount.middle, work.amount.high)
     ]
     if work.amount.known:
@@ -246,31 +250,41 @@ def features(
 
 
 def _inference_hours(
-    work: Work, device: Accelerator, peak_tflops: float, fitted: Fitted | None
+    work: Work, device: Accelerator, fitted: Fitted | None, models: Models
 ) -> Hours | None:
-    """Prefill by the peak, decoding by what is slower of bandwidth and peak, of one replica."""
+    """Of a stream of requests, `concurrency` of which are always under way."""
     arch = work.model
-    if device.bandwidth_gbs is None or not isinstance(arch, Architecture):
-        return None
+    assert isinstance(arch, Architecture)
     at = Layout() if fitted is None else fitted.layout
-    split, batch = at.model_parallel, max(1, -(-work.concurrency // at.data))
-    peak = peak_tflops * 1e12 * split
-    prefill_s = flops.prefill(arch, work.prompt) / (peak * PREFILL_SHARE)
-    middle = work.prompt + work.output // 2
-    bytes_each = work.weight_bits / 8
-    moved = flops.decode_bytes(arch, middle, batch, weight_bytes=bytes_each, kv_bytes=2.0)
-    by_bandwidth = moved / (device.bandwidth_gbs * 1e9 * split * BANDWIDTH_SHARE)
-    by_peak = batch * flops.decode(arch, middle) / (peak * DECODE_SHARE)
-    request_s = prefill_s + max(by_bandwidth, by_peak) / batch * max(work.output - 1, 0)
-    p50 = work.amount.middle * request_s * split / 3_600
+    row = {
+        "isl": str(work.prompt),
+        "osl": str(work.output),
+        "tp_size": str(at.model_parallel),
+        "attention_dp_size": str(at.data),
+        "batch_size": str(max(1, -(-work.concurrency // at.data))),
+        "precision": {8.0: "fp8", 16.0: "bf16"}.get(work.weight_bits, "int4"),
+    }
+    read = servingrows.deployment(row, lambda _: Match(device), lambda _: arch)
+    if isinstance(read, Problem):
+        return None
+    use = read[0]
+    steps_s = serving.tpot_s(models.serving, use) * max(work.output - 1, 0)
+    request_s = serving.ttft_s(models.serving, use) + steps_s
+    p50 = work.amount.middle * request_s / use.requests * at.count / 3_600
     return Hours(p50 / INFERENCE_SPREAD, p50, p50 * INFERENCE_SPREAD)
 
 
-def energy_kwh(device: Accelerator, hours: Hours | None) -> float | None:
-    """Energy of the devices and their share of the hosts, without cooling (PUE)."""
-    if hours is None or device.tdp_w is None:
+def _energy_kwh(
+    work: Work, device: Accelerator, count: int, hours: Hours | None, models: Models
+) -> float | None:
+    """Energy of the devices and their share of the nodes, without cooling (PUE)."""
+    peak = None if device.rated_precision is None else device.tflops(device.rated_precision)
+    if hours is None or device.tdp_w is None or peak is None:
         return None
-    return hours.p50 * device.tdp_w * NODE_POWER_SHARE / 1_000
+    reached = INFERENCE_UTILISATION
+    if work.kind not in (Kind.BATCH, Kind.SERVE):
+        reached = utilisation(models.runs, features(work, device, peak, count, work.amount.middle))
+    return energy_kwh(models.power, device.tdp_w, reached, hours.p50)
 
 
 def _told(
@@ -287,9 +301,9 @@ def _told(
     if isinstance(work.model, Architecture) and work.model.causal:
         notes.append("attention is counted under its causal mask (flop_full_square: without)")
     if work.kind in (Kind.BATCH, Kind.SERVE):
-        notes.append("time by shares of peak and bandwidth that engines usually reach")
+        notes.append("time as the serving model has it, with requests always waiting")
     reserve = RESERVE_BYTES / GIB
     notes.append(f"{reserve:.2f} GiB of every device are kept free beside what the job allocates")
     if device.tdp_w is not None:
-        notes.append("energy: rated power and the hosts' share, cooling not included")
+        notes.append("energy: devices and their share of the nodes, cooling (PUE) not included")
     return tuple(notes)

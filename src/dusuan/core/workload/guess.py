@@ -84,7 +84,7 @@ def _usual_params(hidden: int) -> float:
 
 def _step(hidden: int) -> int:
     """Widths come in steps that leave head counts which divide well."""
-    return 1_024 if hidden >= 4_096 else 256 if hidden >= 1_024 else 64
+    return 1_024 if hidden >= 2_048 else 256 if hidden >= 1_024 else 64
 
 
 def _layers(hidden: int) -> int:
