@@ -18,7 +18,7 @@ endif
 # An environment that the caller has active is not ours, nor are its settings for Python.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: demo test check bench install mutants ratchet lock clean
+.PHONY: demo test check bench accuracy install mutants ratchet lock clean
 
 install: $(STAMP)
 
@@ -47,6 +47,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+
+# Errors of every estimate on data that its fit has not seen; writes docs/accuracy.md.
+accuracy: $(STAMP)
+	$(BIN)/python -m bench.accuracy
 
 # Change one sign at a time in the ledger's and the meter's rules: does a test notice?
 mutants: $(STAMP)

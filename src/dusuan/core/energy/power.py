@@ -32,7 +32,7 @@ class PowerModel:
 
 
 def power_model(document: Mapping[str, Any]) -> PowerModel:
-    """The model from the document that `bench/fit_energy.py` writes."""
+    """The model from the document that `bench/accuracy/fit_energy.py` writes."""
     return PowerModel(document["idle"], document["slope"], document["provenance"])
 
 

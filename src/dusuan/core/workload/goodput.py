@@ -2,7 +2,8 @@
 
 The model FLOP utilisation of a whole run is not that of a step: it holds restarts, checkpoints,
 loading and tuning as well. `log(utilisation)` is linear in a few physical features; the
-coefficients are fitted on published runs by `bench/fit_runs.py`, towards the priors named there.
+coefficients are fitted on published runs by `bench/accuracy/fit_runs.py`, towards the priors named
+there.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class RunModel:
 
 
 def run_model(document: Mapping[str, Any]) -> RunModel:
-    """The model from the document that `bench/fit_runs.py` writes."""
+    """The model from the document that `bench/accuracy/fit_runs.py` writes."""
     coefficients = {str(k): float(v) for k, v in document["coefficients"].items()}
     return RunModel(coefficients, float(document["spread"]), document["provenance"])
 

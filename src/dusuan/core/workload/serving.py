@@ -4,7 +4,7 @@ A step of decoding is a sum of times that the hardware sets: weights and keys re
 products at the peak of their precision, messages between devices, launches for each layer, and
 the share of other requests' prefill that runs in between. Each time is computed from the model and
 the device; one coefficient a term, common to all models and devices, says how far practice is from
-it, with small corrections by engine. `bench/fit_serving.py` fits them on measured rows.
+it, with small corrections by engine. `bench/accuracy/fit_serving.py` fits them on measured rows.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class ServingModel:
 
 
 def serving_model(document: Mapping[str, Any]) -> ServingModel:
-    """The model from the document that `bench/fit_serving.py` writes."""
+    """The model from the document that `bench/accuracy/fit_serving.py` writes."""
     return ServingModel(
         document["decode"],
         document["decode_engines"],

@@ -2,8 +2,8 @@
 
 The time a token takes is a sum of what the hardware sets: matrix products at the sustained rate,
 attention by its kernel, element-wise work at memory bandwidth, weights gathered over the links,
-the optimizer, launches. One coefficient a term is fitted by `bench/fit_mfu.py`. Utilisation is
-FLOP a token over time and peak; recomputed work takes time and counts for nothing (MFU, not HFU).
+the optimizer, launches. One coefficient a term is fitted by `bench/accuracy/fit_mfu.py`.
+Utilisation is FLOP a token over time and peak; recomputed work takes time and counts for nothing (MFU, not HFU).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class StepModel:
 
 
 def step_model(document: Mapping[str, Any]) -> StepModel:
-    """The model from the document that `bench/fit_mfu.py` writes."""
+    """The model from the document that `bench/accuracy/fit_mfu.py` writes."""
     return StepModel(document["coefficients"], document["provenance"])
 
 

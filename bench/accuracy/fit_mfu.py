@@ -3,7 +3,7 @@
 One coefficient a term with a log-normal prior around a physical guess; errors are logarithms under
 a smooth absolute loss.
 
-    python bench/fit_mfu.py [--data bench/data/mfu_points.csv] [--dry-run]
+    python -m bench.accuracy.fit_mfu [--data bench/accuracy/data/mfu_points.csv] [--dry-run]
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.stepmfu import TERMS, Step
 from dusuan.facts.library import library
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "bench/data/mfu_points.csv"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "bench/accuracy/data/mfu_points.csv"
 TARGET = ROOT / "src/dusuan/facts/step_model.json"
-COMMAND = "python bench/fit_mfu.py"
+COMMAND = "python -m bench.accuracy.fit_mfu"
 
 # What each coefficient is before a row is seen; one is the hardware's limit.
 GUESS = {
@@ -91,7 +91,7 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
     return {
         "coefficients": fit(data),
         "provenance": {
-            "data": "bench/data/mfu_points.csv: mosaicml/llm-foundry@8c8dd48f (Apache-2.0)",
+            "data": "bench/accuracy/data/mfu_points.csv: mosaicml/llm-foundry@8c8dd48f",
             "command": COMMAND,
             "date": today,
             "rows": len(data),

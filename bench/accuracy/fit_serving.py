@@ -5,7 +5,7 @@ physical guess; a few terms differ by engine. Errors are logarithms under a smoo
 a configuration (model, system, engine, version) counts as the root of its rows. Rows whose load is
 blank are not fitted: nothing in them tells 3 ms from 70 ms.
 
-    python bench/fit_serving.py [--data bench/data/serving_latency_points.csv] [--dry-run]
+    python -m bench.accuracy.fit_serving [--data TABLE.csv] [--dry-run]
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.serving import BY_ENGINE, DECODE_TERMS, TTFT_TERMS, Deployment
 from dusuan.facts.library import library
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "bench/data/serving_latency_points.csv"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "bench/accuracy/data/serving_latency_points.csv"
 TARGET = ROOT / "src/dusuan/facts/serving_model.json"
-COMMAND = "python bench/fit_serving.py"
+COMMAND = "python -m bench.accuracy.fit_serving"
 ENGINES = ("sglang", "trtllm", "vllm")
 
 # What each coefficient is before a row is seen (1: the hardware's limit is reached), and how far
@@ -66,6 +66,12 @@ class Point:
     engine: str
     version: str
     mode: str
+
+    @property
+    def model_kind(self) -> str:
+        """The model without its releases: all that share a shape are left out together."""
+        name = self.model.rsplit("/", 1)[-1].lower()
+        return "deepseek" if "deepseek" in name else name.removesuffix("-nvfp4")
 
     @property
     def configuration(self) -> tuple[str, ...]:
@@ -244,8 +250,8 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
         "ttft": model.ttft,
         "ttft_engines": model.ttft_engines,
         "provenance": {
-            "data": "bench/data/serving_latency_points.csv: ai-dynamo/aiconfigurator's measured "
-            "sample (Apache-2.0)",
+            "data": "bench/accuracy/data/serving_latency_points.csv: measured sample of "
+            "ai-dynamo/aiconfigurator",
             "command": COMMAND,
             "date": today,
             "rows": len(loaded),

@@ -3,7 +3,7 @@
 Least squares on measured points, each as a share of the rated power. A point of the device alone
 gets the node's share of DGX A100: (4.49 kW - 8 x 338 W) / 8 = 223 W, 56 % of the rated power.
 
-    python bench/fit_energy.py [--data bench/data/power_points.csv] [--dry-run]
+    python -m bench.accuracy.fit_energy [--data bench/accuracy/data/power_points.csv] [--dry-run]
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 
 from dusuan.facts.library import library
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "bench/data/power_points.csv"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "bench/accuracy/data/power_points.csv"
 TARGET = ROOT / "src/dusuan/facts/power_model.json"
-COMMAND = "python bench/fit_energy.py"
+COMMAND = "python -m bench.accuracy.fit_energy"
 NODE_SHARE = (4_490 - 8 * 338) / 8 / 400
 
 
@@ -63,7 +63,7 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
         "idle": round(idle, 3),
         "slope": round(slope, 3),
         "provenance": {
-            "data": "bench/data/power_points.csv: measured nodes and runs, each with its source",
+            "data": "bench/accuracy/data/power_points.csv: measured points, each with its source",
             "command": COMMAND,
             "date": today,
             "points": len(data),

@@ -6,7 +6,7 @@ of the ridge is chosen by leaving one family of models out; the half width of th
 strength inside). Rows that publish only a step's utilisation count with a small weight, times 0.85:
 the median of effective over step utilisation.
 
-    python bench/fit_runs.py [--data bench/data/training_runs.csv] [--dry-run]
+    python -m bench.accuracy.fit_runs [--data bench/accuracy/data/training_runs.csv] [--dry-run]
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ import numpy as np
 from dusuan.core.workload import goodput, runs
 from dusuan.facts.library import library
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "bench/data/training_runs.csv"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "bench/accuracy/data/training_runs.csv"
 TARGET = ROOT / "src/dusuan/facts/run_model.json"
-COMMAND = "python bench/fit_runs.py"
+COMMAND = "python -m bench.accuracy.fit_runs"
 
-# Mean and standard deviation of each coefficient before any run is seen. Base and hunger: what
-# llm-foundry's steps reach with 7 B to 30 B models (A100 52 %, H100 42 %), times 0.85; small models
-# on fast devices do worse. MoE: 30 % lower. FP8: products twice as fast, about half of the time.
-# Convolutions: half. Coefficients of size: a tenth for each e-fold beyond what devices like.
+# Mean and standard deviation of each coefficient before any run is seen. Base: what llm-foundry's
+# steps reach on A100 with 7 B to 30 B models (52 %), times 0.85. Hunger: what they reach on H100
+# (42 %), and that what is no computing (restarts, checkpoints, data) takes as long on a faster
+# device, so a larger share. Small models on fast devices do worse. MoE: 30 % lower. FP8: products
+# twice as fast, about half of the time. Convolutions: half. Size: a tenth for each e-fold beyond
+# what devices like.
 PRIORS: dict[str, tuple[float, float]] = {
-    "base": (math.log(0.42), 0.20),
-    "hunger": (-0.22, 0.20),
-    "hunger_size": (0.07, 0.07),
+    "base": (math.log(0.44), 0.20),
+    "hunger": (-0.40, 0.20),
+    "hunger_size": (0.10, 0.10),
     "small": (-0.10, 0.15),
     "large": (-0.10, 0.15),
     "moe": (math.log(0.70), 0.30),
@@ -79,7 +81,7 @@ def _point(row: dict[str, str]) -> Point | None:
     if row["gpu_hours"]:
         spent = float(row["gpu_hours"]) * goodput.HOUR_S * features.peak_tflops * 1e12
         reached, weight = features.flop / spent, 1.0
-    elif row["mfu_pub_pct"] or row["tflops_per_gpu_pub"]:
+    elif row.get("mfu_pub_pct") or row.get("tflops_per_gpu_pub"):
         step = float(row["mfu_pub_pct"] or 0) / 100
         step = step or float(row["tflops_per_gpu_pub"]) / features.peak_tflops
         reached, weight = step * STEP_TO_RUN, STEP_WEIGHT
@@ -151,7 +153,7 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
         "coefficients": {n: round(v, 4) for n, v in fit(data, strength).items()},
         "spread": round(spread([e for _, e in nested(data)]), 3),
         "provenance": {
-            "data": "bench/data/training_runs.csv: published runs, each with its source",
+            "data": "bench/accuracy/data/training_runs.csv: published runs, each with its source",
             "command": COMMAND,
             "date": today,
             "runs_with_hours": sum(p.has_hours for p in data),
