@@ -164,13 +164,15 @@ def energies() -> list[Errors]:
             (derived if from_rating else measured).append(log)
     rating = "energy of a run, published as rated power x hours"
     return [
-        Errors("energy of a run, measured", "one run at a time", tuple(measured)),
+        Errors("energy of a run, measured", "one family at a time", tuple(measured)),
         Errors(rating, "nothing: none is fitted on", tuple(derived)),
     ]
 
 
 def _without(data: list[fit_energy.Point], model: str) -> list[fit_energy.Point]:
-    return [p for p in data if p.name.replace(" ", "-") != model]
+    """The points of other families: `Granite-3.0-8B` leaves out all of Granite."""
+    family = model.split("-", 1)[0]
+    return [p for p in data if not p.name.startswith(family)]
 
 
 def _energy_error(row: dict[str, str], data: list[fit_energy.Point]) -> float:

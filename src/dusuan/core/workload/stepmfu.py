@@ -3,7 +3,8 @@
 The time a token takes is a sum of what the hardware sets: matrix products at the sustained rate,
 attention by its kernel, element-wise work at memory bandwidth, weights gathered over the links,
 the optimizer, launches. One coefficient a term is fitted by `bench/accuracy/fit_mfu.py`.
-Utilisation is FLOP a token over time and peak; recomputed work takes time and counts for nothing (MFU, not HFU).
+Utilisation is FLOP a token over time and peak; recomputed work takes time and counts for nothing
+(MFU, not HFU).
 """
 
 from __future__ import annotations
