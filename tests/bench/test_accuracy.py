@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from bench.accuracy import fit_energy, fit_mfu, fit_runs, fit_serving, measure, report
@@ -63,9 +64,9 @@ def test_exact_counts_are_exact(measured: list[Errors]) -> None:
 
 
 @pytest.mark.parametrize("fit", [fit_energy, fit_mfu, fit_runs, fit_serving])
-def test_what_ships_is_what_the_fit_makes(fit: object) -> None:
-    shipped = json.loads(fit.TARGET.read_text("utf-8"))  # type: ignore[attr-defined]
-    made = fit.document(fit.points(), shipped["provenance"]["date"])  # type: ignore[attr-defined]
+def test_what_ships_is_what_the_fit_makes(fit: Any) -> None:
+    shipped = json.loads(fit.TARGET.read_text("utf-8"))
+    made = fit.document(fit.points(), shipped["provenance"]["date"])
     assert made["provenance"] == shipped["provenance"]
     assert _numbers(made) == pytest.approx(_numbers(shipped), rel=0.02, abs=0.005)
 
