@@ -1,0 +1,264 @@
+"""Quota, reclaim and fair share, checked from the log by books of their own in plain Python."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dusuan.core.scheduling import fairness
+from dusuan.core.scheduling.kernels import fairness as kernels
+
+POOL = 20_000
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> Any:
+    """A pool, up to four organisations in it, and up to three accounts in each."""
+    rows = [-1]
+    organisations = draw(st.integers(1, 4))
+    rows += [0] * organisations
+    for parent in range(1, organisations + 1):
+        rows += [parent] * draw(st.integers(0, 3))
+    found = fairness.accounts_array(len(rows))
+    found["parent"] = rows
+    limit = st.sampled_from([-1, 0, 1_000, 4_000])
+    for a in range(1, len(rows)):
+        found[a]["weight"] = draw(st.sampled_from([0.5, 1.0, 3.0]))
+        found[a]["quota_milli"] = draw(st.sampled_from([-1, 0, 2_000, 4_000]))
+        found[a]["borrow_milli"], found[a]["lend_milli"] = draw(limit), draw(limit)
+    return found
+
+
+class Books:
+    """What everybody uses and is guaranteed, from the log of what was given and taken back."""
+
+    def __init__(self, accounts: Any) -> None:
+        self.accounts, self.used = accounts, defaultdict(int)
+
+    def above(self, a: int) -> list[int]:
+        path = []
+        while a >= 0:
+            path.append(a)
+            a = int(self.accounts[a]["parent"])
+        return path
+
+    def move(self, a: int, milli: int) -> None:
+        for each in self.above(a):
+            self.used[each] += milli
+
+    def below(self, a: int) -> list[int]:
+        return [b for b in range(len(self.accounts)) if self.accounts[b]["parent"] == a]
+
+    def quota(self, a: int) -> int:
+        """Guaranteed to `a` and all below: its own, and no less than what they are promised."""
+        if a == 0:
+            return max(POOL, sum(self.quota(b) for b in self.below(a)))
+        return max(int(self.accounts[a]["quota_milli"]), sum(map(self.quota, self.below(a))), 0)
+
+    def check(self) -> None:
+        """Nobody is above quota and borrowing limit; nobody's unlent part is used by others."""
+        for a in range(1, len(self.accounts)):
+            borrow = int(self.accounts[a]["borrow_milli"])
+            if borrow >= 0:
+                assert self.used[a] <= self.quota(a) + borrow
+        for a in range(len(self.accounts)):
+            children = self.below(a)
+            kept = 0  # of what the children are guaranteed, idle and not lent
+            for b in children:
+                lend = int(self.accounts[b]["lend_milli"])
+                if lend >= 0:
+                    kept += max(0, self.quota(b) - lend - self.used[b])
+            if a == 0:
+                assert self.used[a] + kept <= self.quota(a)
+
+
+JOBS = st.lists(st.tuples(st.integers(0, 99), st.sampled_from([250, 1_000, 3_000])), max_size=40)
+
+
+def queue(accounts: Any, drawn: Any) -> Any:
+    found = np.zeros(len(drawn), fairness.QUEUED)
+    for i, (a, milli) in enumerate(sorted((a % len(accounts), milli) for a, milli in drawn)):
+        found[i] = (a, milli, 0, 0)
+    return found
+
+
+def admit(shares: Any, jobs: Any, free: int = POOL) -> list[int]:
+    admitted = np.empty(max(len(jobs), 1), np.int64)
+    kernels.open_queues(shares, jobs)
+    return [int(j) for j in admitted[: kernels.admit(shares, jobs, free, 1.0, admitted)]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees(), JOBS, st.randoms(use_true_random=False))
+def test_quotas_and_limits_hold_and_the_books_close(accounts: Any, drawn: Any, dice: Any) -> None:
+    shares, books = fairness.new_shares(accounts, (POOL, 1, 1)), Books(accounts)
+    jobs = queue(accounts, drawn)
+    held = admit(shares, jobs)
+    for j in held:
+        books.move(int(jobs[j]["account"]), int(jobs[j]["milli"]))
+        books.check()
+    by_account = defaultdict(list)
+    for j in held:
+        by_account[int(jobs[j]["account"])].append(j)
+    for a, mine in by_account.items():
+        first = int(np.flatnonzero(jobs["account"] == a)[0])
+        assert mine == list(range(first, first + len(mine))), "first come, first served"
+    for a in range(len(accounts)):
+        waits = np.flatnonzero((jobs["account"] == a) & ~np.isin(np.arange(len(jobs)), held))
+        if len(waits):
+            head, idle = int(jobs[waits[0]]["milli"]), POOL - books.used[0]
+            assert head > idle or head > kernels.available(shares, a), "work conserving"
+    dice.shuffle(held)
+    for j in held:
+        kernels.refund(shares, int(jobs[j]["account"]), int(jobs[j]["milli"]))
+    assert not shares.accounts["used_milli"].any()
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees(), JOBS, st.integers(1, 99), st.sampled_from([500, 2_000]))
+def test_what_is_guaranteed_is_reclaimed(accounts: Any, drawn: Any, who: int, wanted: int) -> None:
+    accounts["borrow_milli"], accounts["lend_milli"] = -1, -1
+    shares, books = fairness.new_shares(accounts, (POOL, 1, 1)), Books(accounts)
+    jobs = queue(accounts, drawn)
+    admitted = admit(shares, jobs)
+    for j in admitted:
+        books.move(int(jobs[j]["account"]), int(jobs[j]["milli"]))
+    held = np.zeros(len(admitted), fairness.HELD)
+    held["account"], held["milli"] = jobs["account"][admitted], jobs["milli"][admitted]
+    chosen, a = np.zeros(len(held), np.bool_), 1 + who % (len(accounts) - 1)
+    used, idle = books.used[a], POOL - books.used[0]
+    before = shares.accounts["used_milli"].copy()
+    done = kernels.reclaim(shares, held, np.arange(len(held)), a, wanted, idle, chosen)
+    # Room is promised to `a` where every account above it is within its guarantee too, the pool
+    # is not promised twice, and nobody is guaranteed what others of the same parent hold.
+    if used + wanted <= books.quota(a) and books.quota(0) == POOL:
+        path = books.above(a)[1:-1]
+        if all(books.used[b] + wanted <= books.quota(b) for b in path):
+            assert done
+    if not done:
+        assert not chosen.any() and (shares.accounts["used_milli"] == before).all()
+    freed = int(held["milli"][chosen].sum())
+    if done:
+        assert idle + freed >= wanted
+        assert kernels.available(shares, a) >= wanted
+        for h in np.flatnonzero(chosen):
+            b = int(held[h]["account"])
+            assert any(
+                books.used[c] > books.quota(c) for c in books.above(b) if c not in books.above(a)
+            ), "only borrowers are stopped"
+        for h in np.flatnonzero(chosen):
+            assert idle + freed - int(held[h]["milli"]) < wanted or len(books.above(a)) > 2, (
+                "nobody is stopped for nothing"
+            )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=2, max_size=6), st.integers(0, 2**31))
+def test_nobody_starves_beyond_the_bound(weights: list[float], seed: int) -> None:
+    """From the log: while i waits, j gets at most weight_j (share_i - share_j) + one request."""
+    draw = np.random.default_rng(seed)
+    accounts = fairness.accounts_array(len(weights) + 1)
+    accounts["parent"][1:], accounts["weight"][1:] = 0, weights
+    jobs = np.zeros(400, fairness.QUEUED)
+    jobs["account"] = np.sort(draw.integers(1, len(accounts), len(jobs)))
+    jobs["milli"] = draw.choice([100, 500, 2_000], len(jobs))
+    shares = fairness.new_shares(accounts, (10**9, 1, 1))
+    shares.use[1:, 0] = draw.integers(0, 30_000, len(weights))  # history
+    kernels.set_shares(shares)
+    share = {a: shares.use[a, 0] / weights[a - 1] for a in range(1, len(accounts))}
+    queues = {a: np.flatnonzero(jobs["account"] == a).tolist() for a in share}
+    since = {a: dict(share) for a in share}  # shares when a's present turn began to be waited for
+    got = {a: defaultdict(float) for a in share}
+    for j in admit(shares, jobs, 10**9):
+        a, milli = int(jobs[j]["account"]), float(jobs[j]["milli"])
+        for i in share:
+            if i != a and queues[i]:
+                got[i][a] += milli
+                lag = max(0.0, weights[a - 1] * (since[i][i] - since[i][a]))
+                assert got[i][a] <= lag + jobs["milli"].max() + 1e-6
+        queues[a].remove(j)
+        share[a] += milli / weights[a - 1]
+        since[a], got[a] = dict(share), defaultdict(float)
+    assert not any(queues.values())
+
+
+def fair_order_of(accounts: Any, share: Any, a: int = 0) -> list[int]:
+    children = sorted(np.flatnonzero(accounts["parent"] == a), key=lambda b: (share[b], b))
+    return [a] + [each for b in children for each in fair_order_of(accounts, share, int(b))]
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees(), st.data())
+def test_the_fair_order_is_the_fair_tree(accounts: Any, data: st.DataObject) -> None:
+    shares = fairness.new_shares(accounts, (POOL, 2 * POOL, 3 * POOL))
+    for a in range(len(accounts)):
+        shares.use[a] = [data.draw(st.integers(0, 8)) * 100.0 for _ in range(3)]
+    rank = fairness.fair_order(shares)
+    dominant = (shares.use / np.array([POOL, 2 * POOL, 3 * POOL])).max(axis=1) / accounts["weight"]
+    assert np.argsort(rank).tolist() == fair_order_of(accounts, dominant)
+
+
+def max_min(total: float, asked: dict[int, float], weight: Any) -> dict[int, float]:
+    """Weighted water-filling by rounds: who is satisfied leaves, the rest is dealt out again."""
+    share, open_ = dict.fromkeys(asked, 0.0), {a for a in asked if asked[a] > 0}
+    while open_ and total > 1e-9:
+        part = total / sum(weight[a] for a in open_)
+        full = {a for a in open_ if asked[a] - share[a] <= part * weight[a] + 1e-12}
+        for a in full or open_:
+            given_ = asked[a] - share[a] if full else part * weight[a]
+            share[a] += given_
+            total -= given_
+        open_ = open_ - full if full else set()
+    return share
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees(), st.data())
+def test_what_is_owed_is_weighted_max_min(accounts: Any, data: st.DataObject) -> None:
+    demand = np.array([float(data.draw(st.integers(0, 9_000))) for _ in accounts])
+    owed = fairness.owed(accounts, float(POOL), demand)
+    books = Books(accounts)
+    asked = {
+        a: sum(demand[b] for b in range(len(accounts)) if a in books.above(b))
+        for a in range(len(accounts))
+    }
+    for a in range(len(accounts)):
+        left = max(0.0, owed[a] - demand[a])
+        expected = max_min(left, {b: asked[b] for b in books.below(a)}, accounts["weight"])
+        for b, share in expected.items():
+            assert owed[b] == pytest.approx(share, abs=1e-6)
+    assert owed[0] == pytest.approx(min(POOL, asked[0]))
+
+
+def test_new_use_weighs_more_is_old_use_fades() -> None:
+    accounts = fairness.accounts_array(3)
+    accounts["parent"][1:] = 0
+    shares = fairness.new_shares(accounts, (POOL, 1, 1))
+    job = np.zeros(1, fairness.QUEUED)
+    job["milli"] = 1_000
+    kernels.charge(shares, 1, job[0], fairness.weight_of_use(0, 3_600_000))
+    kernels.charge(shares, 2, job[0], fairness.weight_of_use(3_600_000, 3_600_000))
+    assert shares.use[2, 0] == 2 * shares.use[1, 0], "an hour old use is worth half"
+    fairness.rebase(shares, 2.0)
+    assert shares.use[:, 0].tolist() == [1_500, 500, 1_000]
+    assert fairness.weight_of_use(5, 0) == 1.0, "no half-life: use never fades"
+
+
+def test_trees_that_cannot_be_used() -> None:
+    assert isinstance(fairness.ordered(np.array([-1, 2, 1])), fairness.AccountProblem)
+    assert isinstance(fairness.ordered(np.array([-1, -1])), fairness.AccountProblem)
+    order = fairness.ordered(np.array([3, 3, 0, -1, 1]))
+    assert isinstance(order, np.ndarray) and order.tolist() == [3, 0, 1, 2, 4]
+    accounts = fairness.accounts_array(2)
+    accounts["parent"] = -1
+    with pytest.raises(ValueError, match="level by level"):
+        fairness.new_shares(accounts, (1, 1, 1))
+    accounts["parent"][1], accounts["weight"][1] = 0, 0.0
+    with pytest.raises(ValueError, match="not above 0"):
+        fairness.new_shares(accounts, (1, 1, 1))
+    assert fairness.problem_of(accounts[:0]) is not None
