@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balance, Balances, Delta
 from dusuan.core.ledger.holds import Shortage, open_hold, void_hold
-from dusuan.core.ledger.lots import Lot, LotBook, burn_order, take
+from dusuan.core.ledger.lots import Lot, LotBook, burn_order
 from dusuan.core.ledger.postings import Draft, Entry, House
 from dusuan.core.ledger.purchases import MS_PER_DAY, Package, buy, receive_payment
 from dusuan.core.ledger.tick import Claim, SlicePolicy, Tick, due, first_slice, tick
@@ -108,7 +108,9 @@ def test_a_lots_money_leaves_with_its_gflop_to_the_last_fen(
 ) -> None:
     item, used, fen = lot(gflop=gflop, paid_fen=paid), 0, 0
     for bite in [*bites, gflop]:
-        item, use = take(item, bite)
+        book = LotBook([item])
+        use = book.take(item.lot_id, bite)
+        (item,) = book.changed()
         used, fen = used + use.gflop, fen + use.fen
         assert use.gflop >= 0
         assert use.fen >= 0

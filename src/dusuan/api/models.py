@@ -98,6 +98,12 @@ class NewPrices(Body):
     spot: Permille | None = None
 
 
+class NewTransfer(Body):
+    account: Text
+    to: Text
+    gflop: Annotated[int, Field(gt=0, le=INT64_MAX)]
+
+
 class JobFile(Body):
     """A job file's text; `name` is used where it names none."""
 
@@ -187,6 +193,14 @@ class PaymentView(View):
     id: str
     path: str
     fen: int
+
+
+class TransferView(View):
+    id: str
+    path: str
+    to: str
+    gflop: int
+    lots: list[str]
 
 
 class LotView(View):

@@ -75,6 +75,23 @@ def pay(call: Calling, body: models.NewPayment, key: IdempotencyKey = None) -> A
     )
 
 
+@router.post(
+    "/transfers",
+    status_code=201,
+    response_model=models.TransferView,
+    response_model_exclude_unset=True,
+)
+def transfer(call: Calling, body: models.NewTransfer, key: IdempotencyKey = None) -> Answer:
+    """Move degrees to another account of the organisation, with their price and validity."""
+    return call.once(
+        key,
+        body,
+        lambda tx: wallets.transfer_degrees(
+            call.platform, tx, call.actor, body.account, body.to, body.gflop
+        ),
+    )
+
+
 @router.get("/wallet", response_model=models.WalletView, response_model_exclude_unset=True)
 def wallet(call: Calling, account: Annotated[models.Text, Query()]) -> Answer:
     """What the wallet that an account pays from has."""

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from dusuan.app import bindings, matching, prices
+from dusuan.app import bindings, matching, prices, wallets
 from dusuan.app.access import Actor, Need, account_for, job_for, no_job, visible_accounts
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
 from dusuan.core.ledger.holds import Shortage, open_hold, void_hold
-from dusuan.core.ledger.lots import LotBook
-from dusuan.core.ledger.postings import Draft
-from dusuan.core.ledger.tick import first_slice, lapse
+from dusuan.core.ledger.tick import first_slice
 from dusuan.core.scheduling.model import Request, Wait, WaitCode
 from dusuan.core.workload.document import from_document, to_document
 from dusuan.core.workload.jobfile import parse_job
@@ -277,7 +275,7 @@ def set_aside(
     wallet."""
     now = platform.now()
     locked = Balances(ledger.lock_balances(tx, [account.wallet_id, *account.limit_ids]))
-    lapse_wallet(platform, tx, account.wallet_id, locked)
+    wallets.lapse_wallet(platform, tx, account.wallet_id, locked)
     held = Balances({a: locked[a] for a in (account.wallet_id, *account.limit_ids)})
     shortage = open_hold(account.wallet_id, account.limit_ids, wanted, held)
     if shortage is not None:
@@ -292,18 +290,6 @@ def set_aside(
         now=now,
     )
     return None
-
-
-def lapse_wallet(platform: Platform, tx: Tx, wallet: int, balances: Balances) -> None:
-    """Post what has expired in one wallet; `balances` (locked) is brought up to date."""
-    now = platform.now()
-    book, draft = LotBook(ledger.load_lots(tx, [wallet])), Draft()
-    uses = lapse([wallet], balances, book, draft, ledger.load_house(tx), ledger.unix_ms(now))
-    if uses:
-        transfer_id = platform.new_id("trf")
-        ledger.post(tx, transfer_id, "lapse", draft, now, {})
-        ledger.write_lots(tx, book.changed())
-        ledger.write_lot_uses(tx, transfer_id, [(None, use) for use in uses])
 
 
 def shortage_wait(path: str, account: Account, shortage: Shortage) -> Wait:

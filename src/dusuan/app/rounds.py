@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import bindings, jobs, matching
+from dusuan.app import bindings, jobs, matching, wallets
 from dusuan.app.context import Platform
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
@@ -584,12 +584,12 @@ def lapse_expired(platform: Platform) -> int:
     """Take expired degrees out of wallets that nobody is spending from; how many wallets."""
     now = platform.now()
     with platform.store.transaction() as tx:
-        wallets = [row.id for row in tx.all(Id, "wallets_with_expired_lots", now=now)]
-    for wallet in wallets:
+        expired = [row.id for row in tx.all(Id, "wallets_with_expired_lots", now=now)]
+    for wallet in expired:
         with platform.store.transaction() as tx:
             balances = Balances(ledger.lock_balances(tx, [wallet]))
-            jobs.lapse_wallet(platform, tx, wallet, balances)
-    return len(wallets)
+            wallets.lapse_wallet(platform, tx, wallet, balances)
+    return len(expired)
 
 
 def recover(platform: Platform) -> int:

@@ -7,7 +7,12 @@ from typing import Any
 from dusuan.app.access import Actor, Need, account_for, operator_only
 from dusuan.app.context import Platform, refuse
 from dusuan.core import units
+from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.lots import LotBook
+from dusuan.core.ledger.postings import Draft
 from dusuan.core.ledger.purchases import Package, buy, receive_payment
+from dusuan.core.ledger.tick import lapse
+from dusuan.core.ledger.transfers import move
 from dusuan.store import ledger
 from dusuan.store.database import Tx
 from dusuan.store.rows import Account, LedgerAccount, LotRow, PackageRow
@@ -138,6 +143,77 @@ def buy_package(platform: Platform, tx: Tx, actor: Actor, path: str, name: str) 
     )
     tx.wake()
     return {"id": lot_id, "path": path, **wallet_view(tx, account)}
+
+
+def transfer_degrees(
+    platform: Platform, tx: Tx, actor: Actor, path: str, to_path: str, gflop: int
+) -> dict[str, Any]:
+    """Move degrees from the wallet of `path` to that of `to_path`, inside one organisation.
+
+    Those that would burn first go first, and keep their price and validity. Raises `Refused`
+    insufficient when less is available: what jobs have set aside stays.
+    """
+    if gflop <= 0:
+        raise refuse("invalid", "bad_amount", "a transfer is a positive number of degrees")
+    account = account_for(tx, actor, path, Need.BUY)
+    target = account_for(tx, actor, to_path, Need.READ)
+    _check_pair(account, target)
+    balances = Balances(ledger.lock_balances(tx, [account.wallet_id, target.wallet_id]))
+    book = lapse_wallet(platform, tx, account.wallet_id, balances)
+    available = max(balances.left(account.wallet_id) or 0, 0)
+    if available < gflop:
+        raise _not_enough_degrees(account.path, gflop, available)
+    decided = move(account.wallet_id, target.wallet_id, gflop, book)
+    lots = [platform.new_id("lot") for _ in decided.uses]
+    transfer_id = platform.new_id("trf")
+    note = {"account": path, "to": to_path, "by": actor.member_id or "operator"}
+    ledger.post(tx, transfer_id, "transfer", decided.draft, platform.now(), note)
+    ledger.write_lots(tx, book.changed())
+    ledger.write_move(tx, transfer_id, decided.uses, lots, target.wallet_id)
+    tx.wake()
+    return {"id": transfer_id, "path": path, "to": to_path, "gflop": gflop, "lots": lots}
+
+
+def _check_pair(account: Account, target: Account) -> None:
+    if account.org_id != target.org_id:
+        raise refuse(
+            "invalid",
+            "other_organisation",
+            f"{account.path} and {target.path} belong to different organisations",
+            "degrees are sold to one organisation; the other one buys its own",
+        )
+    if account.wallet_id == target.wallet_id:
+        raise refuse(
+            "invalid",
+            "same_wallet",
+            f"{account.path} and {target.path} pay from the same wallet already",
+        )
+
+
+def _not_enough_degrees(path: str, gflop: int, available: int) -> Exception:
+    return refuse(
+        "insufficient",
+        "balance_too_small",
+        f"{path} has {units.degrees_text(available)} degrees that no job has set aside; "
+        f"{units.degrees_text(gflop)} were to be moved",
+        f"move less, or top up: dusuan package buy NAME --account {path}",
+    )
+
+
+def lapse_wallet(platform: Platform, tx: Tx, wallet: int, balances: Balances) -> LotBook:
+    """Post what has expired in one wallet; `balances` (locked) is brought up to date.
+
+    The wallet's lots as they are after it, for what the caller takes next.
+    """
+    now = platform.now()
+    book, draft = LotBook(ledger.load_lots(tx, [wallet])), Draft()
+    uses = lapse([wallet], balances, book, draft, ledger.load_house(tx), ledger.unix_ms(now))
+    if uses:
+        transfer_id = platform.new_id("trf")
+        ledger.post(tx, transfer_id, "lapse", draft, now, {})
+        ledger.write_lots(tx, book.changed())
+        ledger.write_lot_uses(tx, transfer_id, [(None, use) for use in uses])
+    return book
 
 
 def _not_enough_cash(package: PackageRow, path: str, available: int) -> Exception:

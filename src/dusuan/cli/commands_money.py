@@ -23,12 +23,22 @@ def register(app: typer.Typer) -> None:
     app.add_typer(package, name="package")
     app.add_typer(cash, name="cash")
     app.command()(wallet)
+    app.command()(transfer)
 
 
 def package_list(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
     """What is on sale."""
     with command(ctx, as_json, data) as s:
         s.show(s.client.get("/v1/packages"), render.packages)
+
+
+def amount(degrees: str | None, gflop: int | None) -> int:
+    """GFLOP from the two options that name them. Raises `Failure` unless just one is given."""
+    if degrees is not None and gflop is None:
+        return gflop_of(degrees)
+    if gflop is not None and degrees is None:
+        return gflop
+    raise usage("how_much", "give either --degrees or --gflop")
 
 
 def package_create(
@@ -44,11 +54,9 @@ def package_create(
 ) -> None:
     """Put a package on sale; one of the same name is replaced."""
     with command(ctx, as_json, data) as s:
-        if (degrees is None) == (gflop is None):
-            raise usage("how_much", "give either --degrees or --gflop")
         body = {
             "name": name,
-            "gflop": gflop if degrees is None else gflop_of(degrees),
+            "gflop": amount(degrees, gflop),
             "price_fen": price_fen,
             "valid_days": valid_days,
             "priority": priority,
@@ -89,3 +97,18 @@ def wallet(
     """What an account has left."""
     with command(ctx, as_json, data) as s:
         s.show(s.client.get("/v1/wallet", account=s.account(account)), render.wallet)
+
+
+def transfer(
+    ctx: typer.Context,
+    to: Annotated[str, typer.Argument(help="The account that gets them.")],
+    degrees: Annotated[str | None, typer.Option("--degrees", help="How many degrees.")] = None,
+    gflop: Annotated[int | None, typer.Option("--gflop", min=1, help="Or how many GFLOP.")] = None,
+    account: AccountOption = None,
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """Move degrees to another account of the organisation; their price and validity stay."""
+    with command(ctx, as_json, data) as s:
+        body = {"account": s.account(account), "to": to, "gflop": amount(degrees, gflop)}
+        s.show(s.client.post("/v1/transfers", body), render.made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from json import dumps
 from typing import Any
 
 from dusuan.core.ledger.balances import Balance, Delta
@@ -12,7 +13,7 @@ from dusuan.core.ledger.cover import Cover
 from dusuan.core.ledger.lots import Lot, LotUse, burn_order
 from dusuan.core.ledger.postings import Draft, House
 from dusuan.core.ledger.tick import Claim, Outcome, Tick
-from dusuan.store.database import Tx, json
+from dusuan.store.database import Sent, Tx, json
 from dusuan.store.rows import LedgerAccount, LotRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,35 +37,15 @@ class Promise:
     lease_held_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class _ClaimRow:
-    attempt_id: str
-    job_id: str
-    hold_seq: int
-    reserved_gflop: int
-    wallet_id: int
-    limit_ids: list[int]
-    rating_gflops: int
-    devices: int
-    grace_ms: int
-    usage_seq: int
-    metered_ms: int
-    held_ms: int
-    ended: bool
-    lease_seq: int
-    lease_held_ms: int
-    cap_gflop: int | None
-    cap_fen: int | None
-    bears_gflop: int | None
-    until_ms: int | None
-
-    @property
-    def cover(self) -> Cover | None:
-        if self.cap_gflop is None or self.cap_fen is None or self.bears_gflop is None:
-            return None
-        return Cover(
-            self.cap_gflop, self.cap_fen, self.bears_gflop, self.until_ms, self.lease_held_ms
-        )
+def _claim(row: tuple[Any, ...]) -> tuple[Claim, Promise]:
+    """A row of `claims`, column by column: there are tens of thousands of them."""
+    job, attempt, seq, reserved, payer, limits, *meter = row[:13]
+    lease_seq, lease_held_ms, cap_gflop, cap_fen, bears_gflop, until_ms = row[13:]
+    cover = None
+    if cap_gflop is not None:
+        cover = Cover(cap_gflop, cap_fen, bears_gflop, until_ms, lease_held_ms)
+    claim = Claim(job, attempt, seq, reserved, payer, tuple(limits), *meter, cover=cover)
+    return claim, Promise(lease_seq, lease_held_ms)
 
 
 def load_claims(tx: Tx, wallet: int | None = None) -> list[tuple[Claim, Promise]]:
@@ -72,28 +53,7 @@ def load_claims(tx: Tx, wallet: int | None = None) -> list[tuple[Claim, Promise]
 
     With `wallet` (a ledger account) only those that it pays for.
     """
-    return [
-        (
-            Claim(
-                job_id=r.job_id,
-                attempt_id=r.attempt_id,
-                hold_seq=r.hold_seq,
-                reserved_gflop=r.reserved_gflop,
-                wallet=r.wallet_id,
-                limits=tuple(r.limit_ids),
-                rating_gflops=r.rating_gflops,
-                devices=r.devices,
-                grace_ms=r.grace_ms,
-                usage_seq=r.usage_seq,
-                metered_ms=r.metered_ms,
-                held_ms=r.held_ms,
-                ended=r.ended,
-                cover=r.cover,
-            ),
-            Promise(r.lease_seq, r.lease_held_ms),
-        )
-        for r in tx.all(_ClaimRow, "claims", wallet=wallet)
-    ]
+    return [_claim(row) for row in tx.tuples("claims", wallet=wallet)]
 
 
 def lock_balances(tx: Tx, accounts: Iterable[int]) -> dict[int, Balance]:
@@ -144,42 +104,87 @@ def apply_deltas(tx: Tx, deltas: Mapping[int, Delta]) -> None:
     ids = sorted(deltas)
     if not ids:
         return
-    tx.all(LedgerAccount, "balances_lock", ids=ids)
-    tx.run(
-        "balances_apply",
-        ids=ids,
-        dr=[deltas[i].dr for i in ids],
-        cr=[deltas[i].cr for i in ids],
-        pending=[deltas[i].pending for i in ids],
-    )
+    with tx.together():
+        tx.send("balances_lock", ids=ids)
+        tx.send(
+            "balances_apply",
+            ids=ids,
+            dr=[deltas[i].dr for i in ids],
+            cr=[deltas[i].cr for i in ids],
+            pending=[deltas[i].pending for i in ids],
+        )
 
 
 def write_transfer(
     tx: Tx, transfer_id: str, kind: str, draft: Draft, now: datetime, note: Mapping[str, Any]
 ) -> None:
     """Write a transfer and its entries. Balances are the caller's to change, once per account."""
-    tx.run("transfer_insert", id=transfer_id, kind=kind, now=now, note=json(dict(note)))
     entries = draft.entries()
-    tx.run(
-        "entries_insert",
-        transfer_id=transfer_id,
-        ids=[e.account for e in entries],
-        dr=[e.dr for e in entries],
-        cr=[e.cr for e in entries],
-    )
+    with tx.together():
+        tx.send("transfer_insert", id=transfer_id, kind=kind, now=now, note=json(dict(note)))
+        tx.send(
+            "entries_insert",
+            transfer_id=transfer_id,
+            ids=[e.account for e in entries],
+            dr=[e.dr for e in entries],
+            cr=[e.cr for e in entries],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A transfer to be written: its id, its kind, its entries, and a note on why."""
+
+    transfer_id: str
+    kind: str
+    draft: Draft
+    note: Mapping[str, Any]
 
 
 def post(
     tx: Tx, transfer_id: str, kind: str, draft: Draft, now: datetime, note: Mapping[str, Any]
 ) -> None:
-    """Write a transfer and apply it to the balances it names."""
-    write_transfer(tx, transfer_id, kind, draft, now, note)
-    apply_deltas(tx, draft.deltas())
+    """Write a transfer and apply it to the balances it names, in one round trip."""
+    pair = draft.pair()
+    if pair is None:
+        post_all(tx, [Posting(transfer_id, kind, draft, note)], now)
+        return
+    debit, credit, amount = pair
+    tx.send(
+        "post_transfer",
+        id=transfer_id,
+        kind=kind,
+        now=now,
+        note=json(dict(note)),
+        debit=debit,
+        credit=credit,
+        amount=amount,
+    )
+
+
+def post_all(tx: Tx, postings: Sequence[Posting], now: datetime) -> None:
+    """Write any number of transfers in one round trip; each balance is changed once.
+
+    Raises `psycopg.errors.IntegrityConstraintViolation` (and so rolls back) when one of them does
+    not balance, or would take an account below its floor.
+    """
+    lines = [(i, e) for i, p in enumerate(postings, start=1) for e in p.draft.entries()]
+    tx.send(
+        "post_transfers",
+        ids=[p.transfer_id for p in postings],
+        kinds=[p.kind for p in postings],
+        now=now,
+        notes=[dumps(dict(p.note)) for p in postings],
+        entry_of=[i for i, _ in lines],
+        accounts=[e.account for _, e in lines],
+        drs=[e.dr for _, e in lines],
+        crs=[e.cr for _, e in lines],
+    )
 
 
 def write_lots(tx: Tx, lots: Sequence[Lot]) -> None:
     """Write what remains of lots that a decision took from."""
-    tx.run(
+    tx.send(
         "lots_update",
         ids=[lot.lot_id for lot in lots],
         remaining=[lot.remaining_gflop for lot in lots],
@@ -187,15 +192,42 @@ def write_lots(tx: Tx, lots: Sequence[Lot]) -> None:
     )
 
 
-def write_lot_uses(tx: Tx, transfer_id: str, uses: Sequence[tuple[str | None, LotUse]]) -> None:
-    """Write what was taken from lots: pairs of attempt id (None: it lapsed) and use."""
-    tx.run(
+def write_move(
+    tx: Tx, transfer_id: str, uses: Sequence[LotUse], ids: Sequence[str], wallet: int
+) -> None:
+    """Write the lots `ids` that `uses` became in `wallet`, and that they left where they were."""
+    tx.send(
+        "lots_insert_moved",
+        transfer_id=transfer_id,
+        wallet_id=wallet,
+        ids=list(ids),
+        sources=[use.lot_id for use in uses],
+        gflop=[use.gflop for use in uses],
+        fen=[use.fen for use in uses],
+    )
+    write_lot_uses(tx, transfer_id, [(None, use) for use in uses], ids)
+
+
+def write_lot_uses(
+    tx: Tx,
+    transfer_id: str,
+    uses: Sequence[tuple[str | None, LotUse]],
+    to_lots: Sequence[str] | None = None,
+) -> None:
+    """Write what was taken from lots: pairs of attempt id and use.
+
+    Without an attempt it moved to the lot of `to_lots`, or, without those, it lapsed.
+    """
+    if not uses:
+        return
+    tx.send(
         "lot_uses_insert",
         transfer_id=transfer_id,
         lots=[use.lot_id for _, use in uses],
         attempts=[attempt for attempt, _ in uses],
         gflop=[use.gflop for _, use in uses],
         fen=[use.fen for _, use in uses],
+        to_lots=[None] * len(uses) if to_lots is None else list(to_lots),
     )
 
 
@@ -207,37 +239,74 @@ def merged(tick: Tick) -> dict[int, Delta]:
 
 
 def write_tick(tx: Tx, transfer_id: str, tick: Tick, now: datetime) -> None:
-    """Write a whole tick: one transfer, each account updated once.
+    """Write a whole tick: one transfer, each account updated once, in one round trip.
 
     Raises `RuntimeError` (and so rolls back) when a hold had been resolved by someone else.
     """
-    write_transfer(tx, transfer_id, "tick", tick.draft, now, {"attempts": len(tick.outcomes)})
-    apply_deltas(tx, merged(tick))
-    write_lots(tx, tick.lots)
-    uses: list[tuple[str | None, LotUse]] = [
-        (o.claim.attempt_id, use) for o in tick.outcomes for use in o.uses
-    ]
-    write_lot_uses(tx, transfer_id, uses + [(None, use) for use in tick.lapsed])
-    _write_usage(tx, transfer_id, tick.outcomes)
-    _write_holds(tx, tick.outcomes, now)
-    _write_meters(tx, tick.outcomes)
-    _write_bindings(tx, [o for o in tick.outcomes if o.cover is not None])
+    with tx.together():
+        apply_deltas(tx, merged(tick))
+        note = {"attempts": len(tick.outcomes)}
+        write_transfer(tx, transfer_id, "tick", tick.draft, now, note)
+        write_lots(tx, tick.lots)
+        uses: list[tuple[str | None, LotUse]] = [
+            (o.claim.attempt_id, use) for o in tick.outcomes for use in o.uses
+        ]
+        write_lot_uses(tx, transfer_id, uses + [(None, use) for use in tick.lapsed])
+        resolved = _write_outcomes(tx, transfer_id, tick.outcomes, now)
+    if resolved.touched != len(tick.outcomes):
+        lacking = len(tick.outcomes) - resolved.touched
+        raise RuntimeError(f"{lacking} holds were resolved by another service")
+
+
+def _write_outcomes(tx: Tx, transfer_id: str, outcomes: Sequence[Outcome], now: datetime) -> Sent:
+    """Usage, holds and meters; which holds were resolved comes with the answer."""
+    _write_usage(tx, transfer_id, outcomes)
+    resolved = tx.send(
+        "holds_resolve",
+        jobs=[o.claim.job_id for o in outcomes],
+        seqs=[o.claim.hold_seq for o in outcomes],
+        settled=[o.settled_gflop for o in outcomes],
+        now=now,
+    )
+    # A running attempt always has an open hold, even an empty one: late usage finds it there.
+    running = [o for o in outcomes if not o.claim.ended]
+    tx.send(
+        "holds_open",
+        jobs=[o.claim.job_id for o in running],
+        seqs=[o.claim.hold_seq + 1 for o in running],
+        reserved=[o.reserved_gflop for o in running],
+        now=now,
+    )
+    _write_meters(tx, outcomes)
+    _write_bindings(tx, [o for o in outcomes if o.cover is not None])
+    return resolved
 
 
 def _write_usage(tx: Tx, transfer_id: str, outcomes: Sequence[Outcome]) -> None:
-    posted = [(o, o.interval) for o in outcomes if o.interval is not None]
-    tx.run(
+    posted = [(o.claim, o, o.interval) for o in outcomes if o.interval is not None]
+    tx.send(
         "usage_insert",
         transfer_id=transfer_id,
-        attempts=[o.claim.attempt_id for o, _ in posted],
-        seqs=[i.seq for _, i in posted],
-        hold_seqs=[o.claim.hold_seq for o, _ in posted],
-        from_ms=[i.from_ms for _, i in posted],
-        to_ms=[i.to_ms for _, i in posted],
-        held=[i.held_gflop for _, i in posted],
-        settled=[o.settled_gflop for o, _ in posted],
-        overrun=[o.overrun_gflop for o, _ in posted],
-        borne=[o.borne_gflop for o, _ in posted],
+        attempts=[c.attempt_id for c, _, _ in posted],
+        seqs=[i.seq for _, _, i in posted],
+        hold_seqs=[c.hold_seq for c, _, _ in posted],
+        from_ms=[i.from_ms for _, _, i in posted],
+        to_ms=[i.to_ms for _, _, i in posted],
+        held=[i.held_gflop for _, _, i in posted],
+        settled=[o.settled_gflop for _, o, _ in posted],
+        overrun=[o.overrun_gflop for _, o, _ in posted],
+        borne=[o.borne_gflop for _, o, _ in posted],
+    )
+
+
+def _write_meters(tx: Tx, outcomes: Sequence[Outcome]) -> None:
+    tx.send(
+        "attempts_metered",
+        attempts=[o.claim.attempt_id for o in outcomes],
+        metered_ms=[max(o.claim.held_ms, o.claim.metered_ms) for o in outcomes],
+        usage_seqs=[o.interval.seq if o.interval else o.claim.usage_seq for o in outcomes],
+        lease_held_ms=[o.held_ms_max for o in outcomes],
+        settled=[o.claim.ended for o in outcomes],
     )
 
 
@@ -246,7 +315,7 @@ def _write_bindings(tx: Tx, outcomes: Sequence[Outcome]) -> None:
     if not outcomes:
         return
     beyond = [(sum(u.gflop for u in o.beyond), sum(u.fen for u in o.beyond)) for o in outcomes]
-    tx.run(
+    tx.send(
         "bindings_charged",
         jobs=[o.claim.job_id for o in outcomes],
         charged=[o.settled_gflop - b[0] for o, b in zip(outcomes, beyond, strict=True)],
@@ -255,36 +324,4 @@ def _write_bindings(tx: Tx, outcomes: Sequence[Outcome]) -> None:
         beyond_fen=[fen for _, fen in beyond],
         borne=[o.borne_gflop for o in outcomes],
         capped=[o.cover is not None and o.cover.cap_gflop == 0 for o in outcomes],
-    )
-
-
-def _write_holds(tx: Tx, outcomes: Sequence[Outcome], now: datetime) -> None:
-    resolved = tx.run(
-        "holds_resolve",
-        jobs=[o.claim.job_id for o in outcomes],
-        seqs=[o.claim.hold_seq for o in outcomes],
-        settled=[o.settled_gflop for o in outcomes],
-        now=now,
-    )
-    if resolved != len(outcomes):
-        raise RuntimeError(f"{len(outcomes) - resolved} holds were resolved by another service")
-    # A running attempt always has an open hold, even an empty one: late usage finds it there.
-    running = [o for o in outcomes if not o.claim.ended]
-    tx.run(
-        "holds_open",
-        jobs=[o.claim.job_id for o in running],
-        seqs=[o.claim.hold_seq + 1 for o in running],
-        reserved=[o.reserved_gflop for o in running],
-        now=now,
-    )
-
-
-def _write_meters(tx: Tx, outcomes: Sequence[Outcome]) -> None:
-    tx.run(
-        "attempts_metered",
-        attempts=[o.claim.attempt_id for o in outcomes],
-        metered_ms=[max(o.claim.held_ms, o.claim.metered_ms) for o in outcomes],
-        usage_seqs=[o.interval.seq if o.interval else o.claim.usage_seq for o in outcomes],
-        lease_held_ms=[o.held_ms_max for o in outcomes],
-        settled=[o.claim.ended for o in outcomes],
     )

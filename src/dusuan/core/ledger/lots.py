@@ -59,23 +59,20 @@ def burn_order(lots: Iterable[Lot]) -> list[Lot]:
     return sorted(lots, key=key)
 
 
-def take(lot: Lot, gflop: int) -> tuple[Lot, LotUse]:
-    """Take up to `gflop` from `lot`: the lot afterwards, and what was taken."""
-    taken = min(gflop, lot.remaining_gflop)
-    remaining = lot.remaining_gflop - taken
-    spent = units.rounded_share(lot.paid_fen, lot.initial_gflop - remaining, lot.initial_gflop)
-    after = replace(lot, remaining_gflop=remaining, spent_fen=spent)
-    return after, LotUse(lot.lot_id, taken, spent - lot.spent_fen)
+def _worth(lot: Lot, gflop: int) -> int:
+    """Fen that leave `lot` with `gflop`."""
+    used = lot.initial_gflop - lot.remaining_gflop + gflop
+    return units.rounded_share(lot.paid_fen, used, lot.initial_gflop) - lot.spent_fen
 
 
-def _within(lot: Lot, gflop: int, fen_max: int | None) -> int:
+def _within(lot: Lot, gflop: int, fen_max: int) -> int:
     """The most of `gflop` that can leave `lot` with at most `fen_max` fen."""
     low, high = 0, min(gflop, lot.remaining_gflop)
-    if fen_max is None or take(lot, high)[1].fen <= fen_max:
+    if _worth(lot, high) <= fen_max:
         return gflop
     while low < high:  # the money that leaves never falls as more GFLOP leave
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if take(lot, middle)[1].fen <= fen_max else (low, middle - 1)
+        low, high = (middle, high) if _worth(lot, middle) <= fen_max else (low, middle - 1)
     return low
 
 
@@ -84,7 +81,7 @@ class LotBook:
 
     def __init__(self, lots: Iterable[Lot]) -> None:
         self._lots = {lot.lot_id: lot for lot in lots}
-        self._changed: set[str] = set()
+        self._now: dict[str, tuple[int, int]] = {}  # remaining GFLOP and spent fen, once touched
         self._queues: dict[int, list[str]] = {}
         for lot in burn_order(self._lots.values()):
             self._queues.setdefault(lot.wallet, []).append(lot.lot_id)
@@ -100,15 +97,15 @@ class LotBook:
         while gflop > 0:
             if not queue:
                 raise ValueError(f"wallet {wallet}: {gflop} GFLOP more were settled than lots hold")
-            most = _within(self._lots[queue[0]], gflop, fen_max)
-            use = self._take(queue[0], most)
+            most = gflop if fen_max is None else _within(self.lot(queue[0]), gflop, fen_max)
+            use = self.take(queue[0], most)
             gflop -= use.gflop
             fen_max = None if fen_max is None else fen_max - use.fen
             if use.gflop:
                 uses.append(use)
             if use.gflop == most < gflop + use.gflop:
                 break  # the next GFLOP would pass `fen_max`
-            if not self._lots[queue[0]].remaining_gflop:
+            if not self._now[queue[0]][0]:
                 queue.pop(0)
         return tuple(uses)
 
@@ -123,17 +120,28 @@ class LotBook:
             lot = self._lots[lot_id]
             if lot.expires_ms is None or lot.expires_ms > now_ms or most <= 0:
                 continue
-            use = self._take(lot_id, most)
+            use = self.take(lot_id, most)
             most -= use.gflop
             if use.gflop:
                 uses.append(use)
         return tuple(uses)
 
-    def _take(self, lot_id: str, gflop: int) -> LotUse:
-        self._lots[lot_id], use = take(self._lots[lot_id], gflop)
-        self._changed.add(lot_id)
-        return use
+    def take(self, lot_id: str, gflop: int) -> LotUse:
+        """Take up to `gflop` from one lot, and the fen that leave with it."""
+        lot = self._lots[lot_id]
+        remaining, spent = self._now.get(lot_id) or (lot.remaining_gflop, lot.spent_fen)
+        taken = min(gflop, remaining)
+        used = lot.initial_gflop - remaining + taken
+        spent_now = units.rounded_share(lot.paid_fen, used, lot.initial_gflop)
+        self._now[lot_id] = remaining - taken, spent_now
+        return LotUse(lot_id, taken, spent_now - spent)
+
+    def lot(self, lot_id: str) -> Lot:
+        """One lot as it is now."""
+        lot = self._lots[lot_id]
+        remaining, spent = self._now.get(lot_id) or (lot.remaining_gflop, lot.spent_fen)
+        return replace(lot, remaining_gflop=remaining, spent_fen=spent)
 
     def changed(self) -> Sequence[Lot]:
         """The lots as they are now, of those that were touched."""
-        return [self._lots[lot_id] for lot_id in sorted(self._changed)]
+        return [self.lot(lot_id) for lot_id in sorted(self._now)]

@@ -61,6 +61,15 @@ class Draft:
         """The lines, in order of account id (the order in which rows are locked)."""
         return [Entry(a, dr, cr) for a, (dr, cr) in sorted(self.sums.items())]
 
+    def pair(self) -> tuple[int, int, int] | None:
+        """(debit, credit, amount) of a transfer of one debit and one credit, the commonest kind."""
+        if len(self.sums) != 2:
+            return None
+        (a, (a_dr, a_cr)), (b, (b_dr, b_cr)) = self.sums.items()
+        if a_dr and not a_cr and (b_dr, b_cr) == (0, a_dr):
+            return a, b, a_dr
+        return None
+
     def deltas(self) -> dict[int, Delta]:
         """What the transfer changes on each account."""
         return {a: Delta(dr, cr) for a, (dr, cr) in self.sums.items()}

@@ -216,7 +216,7 @@ def lapse(
     """Take what has expired by `now_ms` out of `wallets`, as far as no open hold needs it."""
     lapsed: list[LotUse] = []
     for wallet in wallets:
-        uses = book.lapse(wallet, now_ms, balances[wallet].available or 0)
+        uses = book.lapse(wallet, now_ms, balances.left(wallet) or 0)
         gflop = sum(use.gflop for use in uses)
         draft.move(wallet, house.lapsed, gflop)
         draft.move(house.deferred, house.breakage, sum(use.fen for use in uses))
@@ -257,7 +257,7 @@ def _owed(settled: _Settled, wanted_gflop: int) -> int:
 
 def _funds(claim: Claim, balances: Balances, rates: Mapping[int, int]) -> list[tuple[int, int]]:
     """(GFLOP left, GFLOP a second drawn on it by all) of each account that limits `claim`."""
-    funds = [(balances[a].available, rates[a]) for a in (claim.wallet, *claim.limits)]
+    funds = [(balances.left(a), rates[a]) for a in (claim.wallet, *claim.limits)]
     return [(left, rate) for left, rate in funds if left is not None]
 
 

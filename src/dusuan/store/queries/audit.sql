@@ -65,14 +65,26 @@ WHERE t.initial_gflop - t.remaining_gflop <> coalesce(u.gflop, 0)
    OR (t.remaining_gflop = 0 AND t.spent_fen <> t.paid_fen)
 
 -- name: audit_lots_equal_purchases
--- What a purchase credited to the wallet, and what it was paid, are what its lot began with.
-SELECT format('lot %%s of account %%s', t.id, l.path) AS subject
+-- What a transfer credited to a wallet is what its lots began with. What a lot was paid is what its
+-- purchase deferred or, when it was moved, what left the lot it came from, whose terms it keeps.
+SELECT format('lots of account %%s by transfer %%s', l.path, t.transfer_id) AS subject
 FROM lot t JOIN ledger_account l ON l.id = t.wallet_id
-WHERE t.initial_gflop <> coalesce((SELECT e.cr FROM entry e WHERE e.transfer_id = t.transfer_id
-                                   AND e.account_id = t.wallet_id), 0)
-   OR t.paid_fen <> coalesce((SELECT sum(e.cr) FROM entry e JOIN ledger_account d
-                              ON d.id = e.account_id AND d.path = 'house/deferred'
-                              WHERE e.transfer_id = t.transfer_id), 0)
+GROUP BY l.path, t.transfer_id, t.wallet_id
+HAVING sum(t.initial_gflop) <> coalesce((SELECT e.cr FROM entry e
+           WHERE e.transfer_id = t.transfer_id AND e.account_id = t.wallet_id), 0)
+UNION ALL
+SELECT format('lot %%s of account %%s', t.id, l.path)
+FROM lot t JOIN ledger_account l ON l.id = t.wallet_id LEFT JOIN lot_use u ON u.to_lot_id = t.id
+LEFT JOIN lot s ON s.id = u.lot_id
+WHERE CASE WHEN u.to_lot_id IS NULL
+      THEN t.paid_fen <> coalesce((SELECT sum(e.cr) FROM entry e JOIN ledger_account d
+                                   ON d.id = e.account_id AND d.path = 'house/deferred'
+                                   WHERE e.transfer_id = t.transfer_id), 0)
+      ELSE (t.initial_gflop, t.paid_fen, t.transfer_id) <> (u.gflop, u.fen, u.transfer_id)
+           OR (t.package_id, t.kind, t.priority, t.granted, t.created_at, t.expires_at)
+              IS DISTINCT FROM
+              (s.package_id, s.kind, s.priority, s.granted, s.created_at, s.expires_at)
+      END
    OR t.expires_at IS DISTINCT FROM (
        SELECT date_trunc('milliseconds', t.created_at) + p.valid_days * interval '24 hours'
        FROM package p
@@ -140,13 +152,16 @@ SELECT format('account %%s: %%s, records say %%s', path, actual, expected) AS su
                WHEN 'house/consumed' THEN (SELECT coalesce(sum(held_gflop), 0) FROM usage)
                WHEN 'house/loss' THEN (SELECT -coalesce(sum(overrun_gflop), 0) FROM usage)
                WHEN 'house/borne' THEN (SELECT -coalesce(sum(borne_gflop), 0) FROM usage)
-               WHEN 'house/issued' THEN (SELECT -coalesce(sum(initial_gflop), 0) FROM lot)
+               WHEN 'house/issued' THEN (SELECT -coalesce(sum(initial_gflop), 0) FROM lot t
+                    WHERE NOT EXISTS (SELECT FROM lot_use u WHERE u.to_lot_id = t.id))
                WHEN 'house/lapsed' THEN
-                   (SELECT coalesce(sum(gflop), 0) FROM lot_use WHERE attempt_id IS NULL)
+                   (SELECT coalesce(sum(gflop), 0) FROM lot_use
+                    WHERE attempt_id IS NULL AND to_lot_id IS NULL)
                WHEN 'house/revenue' THEN
                    (SELECT coalesce(sum(fen), 0) FROM lot_use WHERE attempt_id IS NOT NULL)
                WHEN 'house/breakage' THEN
-                   (SELECT coalesce(sum(fen), 0) FROM lot_use WHERE attempt_id IS NULL)
+                   (SELECT coalesce(sum(fen), 0) FROM lot_use
+                    WHERE attempt_id IS NULL AND to_lot_id IS NULL)
                WHEN 'house/deferred' THEN (SELECT coalesce(sum(paid_fen - spent_fen), 0) FROM lot)
            END AS expected
     FROM ledger_account l WHERE l.path LIKE 'house/%%') h

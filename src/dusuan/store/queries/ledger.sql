@@ -34,11 +34,30 @@ INSERT INTO transfer (id, kind, at, note) VALUES (%(id)s, %(kind)s, %(now)s, %(n
 INSERT INTO entry (transfer_id, account_id, dr, cr)
 SELECT %(transfer_id)s, * FROM unnest(%(ids)s::bigint[], %(dr)s::numeric[], %(cr)s::numeric[])
 
+-- name: post_transfer
+SELECT post_transfer(%(id)s, %(kind)s, %(now)s, %(note)s, %(debit)s::bigint, %(credit)s::bigint,
+                     %(amount)s::numeric)
+
+-- name: post_transfers
+SELECT post_transfers(%(ids)s::text[], %(kinds)s::text[], %(now)s, %(notes)s::jsonb[],
+                      %(entry_of)s::integer[], %(accounts)s::bigint[], %(drs)s::numeric[],
+                      %(crs)s::numeric[])
+
 -- name: lots_of_wallets
 -- Not locked: a lot is changed only by who holds its wallet's row.
 SELECT id, wallet_id, package_id, kind, initial_gflop, remaining_gflop, paid_fen, spent_fen,
        priority, granted, created_at, expires_at
 FROM lot WHERE wallet_id = ANY(%(wallets)s) AND remaining_gflop > 0
+
+-- name: lots_insert_moved
+-- A lot that came from another one keeps that one's package, kind and age.
+INSERT INTO lot (id, wallet_id, transfer_id, package_id, kind, initial_gflop, remaining_gflop,
+                 paid_fen, spent_fen, priority, granted, created_at, expires_at)
+SELECT d.id, %(wallet_id)s, %(transfer_id)s, l.package_id, l.kind, d.gflop, d.gflop, d.fen, 0,
+       l.priority, l.granted, l.created_at, l.expires_at
+FROM unnest(%(ids)s::text[], %(sources)s::text[], %(gflop)s::bigint[], %(fen)s::bigint[])
+     AS d (id, source, gflop, fen)
+JOIN lot l ON l.id = d.source
 
 -- name: lot_insert
 INSERT INTO lot (id, wallet_id, transfer_id, package_id, kind, initial_gflop, remaining_gflop,
@@ -52,9 +71,9 @@ FROM unnest(%(ids)s::text[], %(remaining)s::bigint[], %(spent)s::bigint[]) AS d 
 WHERE l.id = d.id
 
 -- name: lot_uses_insert
-INSERT INTO lot_use (transfer_id, lot_id, attempt_id, gflop, fen)
+INSERT INTO lot_use (transfer_id, lot_id, attempt_id, gflop, fen, to_lot_id)
 SELECT %(transfer_id)s, * FROM unnest(%(lots)s::text[], %(attempts)s::text[], %(gflop)s::bigint[],
-                                      %(fen)s::bigint[])
+                                      %(fen)s::bigint[], %(to_lots)s::text[])
 
 -- name: wallets_with_expired_lots
 SELECT DISTINCT wallet_id AS id FROM lot WHERE remaining_gflop > 0 AND expires_at <= %(now)s
@@ -104,7 +123,7 @@ WHERE a.id = d.id
 -- Every attempt (of one wallet, if named) with something left to post, with its open hold, in the
 -- order in which scarce balance is handed out: first started, first served. A quote's cover ends
 -- (`until_ms`) where the attempt reported more than was described; for later attempts, at once.
-SELECT a.id AS attempt_id, a.job_id, h.seq AS hold_seq, h.reserved_gflop, a.wallet_id, a.limit_ids,
+SELECT a.job_id, a.id AS attempt_id, h.seq AS hold_seq, h.reserved_gflop, a.wallet_id, a.limit_ids,
        coalesce(a.billed_gflops, a.rating_gflops) AS rating_gflops, a.devices, j.grace_ms,
        a.usage_seq, a.metered_ms, a.held_ms,
        a.state = 'ended' AS ended, a.lease_seq, a.lease_held_ms,
