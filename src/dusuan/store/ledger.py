@@ -39,12 +39,16 @@ class Promise:
 
 def _claim(row: tuple[Any, ...]) -> tuple[Claim, Promise]:
     """A row of `claims`, column by column: there are tens of thousands of them."""
-    job, attempt, seq, reserved, payer, limits, *meter = row[:13]
+    job, attempt, seq, reserved, payer, limits = row[:6]
+    rating, devices, grace_ms, usage_seq, metered_ms, held_ms, ended = row[6:13]
     lease_seq, lease_held_ms, cap_gflop, cap_fen, bears_gflop, until_ms = row[13:]
     cover = None
     if cap_gflop is not None:
         cover = Cover(cap_gflop, cap_fen, bears_gflop, until_ms, lease_held_ms)
-    claim = Claim(job, attempt, seq, reserved, payer, tuple(limits), *meter, cover=cover)
+    claim = Claim(
+        job, attempt, seq, reserved, payer, tuple(limits),
+        rating, devices, grace_ms, usage_seq, metered_ms, held_ms, ended, cover,
+    )  # fmt: skip
     return claim, Promise(lease_seq, lease_held_ms)
 
 
