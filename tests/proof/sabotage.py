@@ -86,4 +86,4 @@ class CuttableStore(Store):
     def transaction(self) -> Iterator[Tx]:
         """As ever, but for the watcher."""
         with super().transaction() as tx:
-            yield Tx(_Watched(tx._connection, self.saboteur))  # type: ignore[arg-type]
+            yield Tx(_Watched(tx._connection, self.saboteur))

@@ -203,7 +203,7 @@ class World:
                 answer = once(
                     tx, asked.actor, asked.key, asked.request, self.now(), lambda: asked.verb(tx)
                 )
-                return json.loads(json.dumps(dict(answer)))  # type: ignore[no-any-return]
+                return json.loads(json.dumps(dict(answer)))
         except Refused as refused:
             return Refusal(refused.problem.code)
 
