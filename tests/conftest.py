@@ -59,10 +59,13 @@ SET session_replication_role = replica;
 SET lock_timeout = '20s';
 DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
-                AND tablename NOT IN ('alembic_version', 'ledger_account') LOOP
+                AND tablename NOT IN ('alembic_version', 'ledger_account', 'price_version', 'centre')
+    LOOP
         EXECUTE format('DELETE FROM %I', name);
     END LOOP;
 END $$;
+DELETE FROM price_version WHERE id > 1;
+UPDATE centre SET data_dir = NULL, term = 0;
 DELETE FROM ledger_account WHERE path NOT LIKE 'house/%';
 UPDATE ledger_account SET posted_dr = 0, posted_cr = 0, pending_dr = 0;
 """
