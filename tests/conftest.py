@@ -58,9 +58,8 @@ EMPTY = """
 SET session_replication_role = replica;
 SET lock_timeout = '20s';
 DO $$ DECLARE name text; BEGIN
-    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
-                AND tablename NOT IN ('alembic_version', 'ledger_account', 'price_version', 'centre')
-    LOOP
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename
+                NOT IN ('alembic_version', 'ledger_account', 'price_version', 'centre') LOOP
         EXECUTE format('DELETE FROM %I', name);
     END LOOP;
 END $$;
