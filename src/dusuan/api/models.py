@@ -114,6 +114,7 @@ class JobFile(Body):
 class NewQuote(JobFile):
     account: Text
     upload_id: Text | None = None
+    what_if: bool = False
 
 
 class JobFromFile(JobFile):

@@ -35,7 +35,8 @@ NewJob = Annotated[
     "/quotes", status_code=201, response_model=models.QuoteView, response_model_exclude_unset=True
 )
 def create_quote(call: Calling, body: models.NewQuote, key: IdempotencyKey = None) -> Answer:
-    """Quote a job. While its state is `probing`, ask again: short probes of the job itself run."""
+    """Quote a job. One that is described is sized at once; `what_if` adds devices that the pool
+    could have. While its state is `probing`, ask again: short probes of the job itself run."""
     return call.once(
         key,
         body,
@@ -47,6 +48,7 @@ def create_quote(call: Calling, body: models.NewQuote, key: IdempotencyKey = Non
             body.job,
             name=body.name,
             upload_id=body.upload_id,
+            what_if=body.what_if,
         ),
     )
 

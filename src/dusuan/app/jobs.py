@@ -167,6 +167,9 @@ def _plan_of(platform: Platform, quote: Quote, plan_id: str | None) -> Mapping[s
     )
     if plan is None:
         raise _no_plan(quote, chosen)
+    if not plan.get("in_pool", True):
+        text = f"the pool has no {plan['device']}: this plan shows what one could do"
+        raise refuse("conflict", "not_in_pool", text, "choose a plan on devices of the pool")
     return plan
 
 

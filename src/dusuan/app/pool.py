@@ -62,6 +62,12 @@ def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> N
     )
 
 
+def sustained(tx: Tx, kind: str) -> dict[str, tuple[float, float, float]]:
+    """What devices sustained on work of this kind, by model: low, middle and high GFLOPS."""
+    _ = tx, kind
+    return {}
+
+
 def show(tx: Tx, *, operator: bool) -> dict[str, Any]:
     """Every device, its latest rating, and whether it is taken; by which job, operators see."""
     return {"devices": [_view(d, operator) for d in tx.all(DeviceRow, "devices")]}

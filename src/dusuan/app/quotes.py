@@ -9,12 +9,12 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import jobs, matching, prices
+from dusuan.app import describing, jobs, matching, pool, prices
 from dusuan.app.access import Actor, Need, account_for
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
 from dusuan.core.ledger.tick import first_slice
-from dusuan.core.planning import probe
+from dusuan.core.planning import grid, probe
 from dusuan.core.planning.menu import (
     Excluded,
     Menu,
@@ -27,6 +27,9 @@ from dusuan.core.planning.menu import (
 )
 from dusuan.core.planning.probe import Measurement
 from dusuan.core.scheduling.model import Request
+from dusuan.core.workload import description
+from dusuan.core.workload.describe import Work
+from dusuan.core.workload.description import is_described
 from dusuan.core.workload.document import from_document, to_document
 from dusuan.core.workload.jobspec import Goal, JobSpec, Problem
 from dusuan.store.database import Tx, json
@@ -56,7 +59,7 @@ class _Asked:
     account: Account
     spec: JobSpec
     upload_id: str | None
-    request: Request
+    request: Request | None
     tries: tuple[Request, ...]
 
 
@@ -69,14 +72,21 @@ def create(
     *,
     name: str = "job",
     upload_id: str | None = None,
+    what_if: bool = False,
 ) -> dict[str, Any]:
-    """Quote a job. It is probed at its account's expense: on each device and count when its file
+    """Quote a job. A described one is sized at once; `what_if` adds devices that the pool could
+    have. Any other is probed at its account's expense: on each device and count when its file
     says how progress is told, else once on the least it can run on, to see whether it tells any.
     """
     account = account_for(tx, actor, path, Need.SUBMIT)
     parsed = jobs.understood(platform, text, name)
     jobs.check_upload(tx, actor, upload_id)
     devices = tx.all(DeviceRow, "devices")
+    warned = {"warnings": [w.text for w in parsed.warnings]}
+    if is_described(parsed.spec.workload):
+        asked = _Asked(platform.new_id("quo"), account, parsed.spec, upload_id, None, ())
+        _describe(platform, tx, actor, asked, devices, what_if=what_if)
+        return {**show(tx, actor, asked.quote_id), **warned}
     request = matching.resolve(parsed.spec.resources, devices, None)
     most = matching.largest_gang(request, devices)
     if request.count > most:
@@ -87,7 +97,55 @@ def create(
     asked = _Asked(platform.new_id("quo"), account, parsed.spec, upload_id, request, tries)
     _insert(platform, tx, actor, asked, "probing", None)
     _probe(platform, tx, actor, asked, devices)
-    return {**show(tx, actor, asked.quote_id), "warnings": [w.text for w in parsed.warnings]}
+    return {**show(tx, actor, asked.quote_id), **warned}
+
+
+def _describe(
+    platform: Platform,
+    tx: Tx,
+    actor: Actor,
+    asked: _Asked,
+    devices: Sequence[DeviceRow],
+    *,
+    what_if: bool,
+) -> None:
+    """Size a described job for every device type, and write the quote: ready, or failed with the
+    reason for each of them."""
+    spec, version = asked.spec, prices.latest(tx)
+    work = describing.work_of(platform, spec, asked.upload_id)
+    seen = pool.sustained(tx, spec.workload.kind)
+    options = describing.options(spec.resources, devices, seen, what_if=what_if)
+    ways, excluded = grid.ways(work, options, describing.models())
+    tiers = {each: prices.permille(version, each) for each in prices.TIERS}
+    amount = description.amount(spec.workload)
+    terms = Terms(
+        price_for(tx, asked.account),
+        spec.goal.tier,
+        platform.site,
+        tiers,
+        work=spec.workload.steps or (amount.steps if amount else None),
+    )
+    menu = assemble(ways, terms, (*excluded, *matching.outcasts(spec.resources, devices)))
+    document = {**menu_view(menu, spec.goal), "notes": _estimate_notes(platform, work)}
+    problem = None if menu.plans else _fits_nowhere(menu)
+    state = "ready" if problem is None else "failed"
+    _insert(platform, tx, actor, asked, state, document, problem)
+
+
+def _estimate_notes(platform: Platform, work: Work) -> list[str]:
+    notes = ["estimated from its description: P90 is the upper end of an 80 % interval"]
+    if platform.site.grid_kg_per_kwh is None:
+        notes.append("carbon is not known: the grid's factor of this site is not set")
+    return [*notes, *(f"assumed: {text}" for text in work.assumptions)]
+
+
+def _fits_nowhere(menu: Menu) -> dict[str, Any]:
+    reasons = "; ".join(f"{e.device}: {e.reason}" for e in menu.excluded[:8])
+    return {
+        "code": "fits_nowhere",
+        "text": f"no device of the pool can run it ({reasons or 'the pool is empty'})",
+        "remedy": "describe less (a smaller batch, LoRA); --what-if shows what could run it",
+    }
 
 
 def _nothing_usable(spec: JobSpec, devices: Sequence[DeviceRow]) -> Refused:
@@ -137,6 +195,7 @@ def _insert(
     asked: _Asked,
     state: str,
     menu: Mapping[str, Any] | None,
+    problem: Mapping[str, Any] | None = None,
 ) -> None:
     now = platform.now()
     tx.run(
@@ -148,6 +207,7 @@ def _insert(
         upload_id=asked.upload_id,
         state=state,
         menu=None if menu is None else json(menu),
+        problem=None if problem is None else json(problem),
         price_version=prices.latest(tx).id,
         now=now,
         expires_at=now + timedelta(seconds=platform.limits.quote_valid_s),

@@ -35,13 +35,18 @@ def quote(
     ctx: typer.Context,
     path: JobArgument,
     account: AccountOption = None,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="Also on devices that the centre could have.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every plan, not only a few.")] = False,
     as_json: Json = False,
     data: Data = None,
 ) -> None:
     """The plans for a job: price, time, and why others are left out."""
     with command(ctx, as_json, data) as s:
         prepared = _prepare(s, path)
-        s.show(quoting.quoted(s, prepared, s.account(account)), render.quote)
+        quote = quoting.quoted(s, prepared, s.account(account), what_if=what_if)
+        s.show(quote, lambda shown: render.quote(shown, every=every))
 
 
 def submit(

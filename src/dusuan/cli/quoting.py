@@ -12,9 +12,12 @@ from dusuan.cli.session import Session
 POLL_S = 0.3
 
 
-def quoted(session: Session, job: Prepared, account: str) -> dict[str, Any]:
-    """The finished quote of a job. Raises `Failure` when its probes measured nothing."""
-    quote = session.client.post("/v1/quotes", job.request(account), job.where)
+def quoted(
+    session: Session, job: Prepared, account: str, *, what_if: bool = False
+) -> dict[str, Any]:
+    """The finished quote of a job. Raises `Failure` when there is no plan, with the reason."""
+    body: dict[str, Any] = job.request(account) | ({"what_if": True} if what_if else {})
+    quote = session.client.post("/v1/quotes", body, job.where)
     if quote["state"] == "probing":
         with session.busy("measuring the job: short probes of it run, which the account pays"):
             quote = _wait_patiently(session, quote["quote_id"])

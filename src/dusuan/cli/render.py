@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dusuan.core import units
+from dusuan.core.planning.layouts import describe_layout
 
 Doc = Mapping[str, Any]
+PLANS_SHOWN = 12
 
 
 def yuan(fen: int | None) -> str:
@@ -55,7 +57,9 @@ def seconds(value: float | None) -> str:
     minutes, rest = divmod(round(value), 60)
     if minutes < 120:
         return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 1_440:,.1f} days"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
@@ -150,30 +154,59 @@ def wallet(document: Doc) -> RenderableType:
     return Group(top, table(("lot", "kind", "remaining", "expires"), rows)) if rows else top
 
 
-def quote(document: Doc) -> RenderableType:
-    """The plan menu; the plan that the goal picks is marked."""
-    columns = ("plan", "device", "count", "degrees", "price", "at most", "P50", "P90")
+def quote(document: Doc, *, every: bool = False) -> RenderableType:
+    """The plan menu; the plan that the goal picks is marked. A long one shows some, or `every`."""
+    plans = document["plans"] if every else _some(document["plans"], document["chosen"])
+    columns = ["plan", "device", "count", "degrees", "price", "at most", "P50", "P90"]
+    known = [name for name in ("energy_kwh", "co2_kg") if any(p.get(name) for p in plans)]
+    laid_out = any(p.get("layout") for p in plans)
+    columns += [{"energy_kwh": "kWh", "co2_kg": "kgCO2"}[name] for name in known]
     rows = [
         (
             ("→ " if plan["plan_id"] == document["chosen"] else "  ") + plan["plan_id"],
-            plan["device"],
+            plan["device"] + ("" if plan.get("in_pool", True) else " (not here)"),
             plan["count"],
             plain_degrees(plan.get("held_gflop_p50")),
             yuan(plan["price_fen_p50"]),
             yuan(plan["price_fen_max"]),
             seconds(plan["finish_p50_s"]),
             seconds(plan["finish_p90_s"]),
+            *(None if plan.get(name) is None else f"{plan[name]:,.4g}" for name in known),
+            *([describe_layout(plan.get("layout"))] if laid_out else []),
         )
-        for plan in document["plans"]
+        for plan in plans
     ]
-    left_out = [
-        Text(f"left out: {e['device']} × {e['count']}: {e['reason']}", style="dim")
-        for e in document["excluded"]
-    ]
-    notes = [Text(note, style="dim") for note in document.get("notes", [])]
+    drawn = table([*columns, *(["layout"] if laid_out else [])], rows)
     missed = document.get("missed")
     warning = [Text(missed["text"], style="bold yellow")] if missed else []
-    return Group(table(columns, rows), *warning, *left_out, *_probe_bill(document), *notes)
+    notes = [Text(note, style="dim") for note in document.get("notes", [])]
+    hidden = len(document["plans"]) - len(plans)
+    more = [Text(f"and {hidden} more: --all", style="dim")] if hidden else []
+    return Group(
+        drawn, *more, *warning, *_left_out(document, every=every), *_probe_bill(document), *notes
+    )
+
+
+def _some(plans: Sequence[Doc], chosen: str | None) -> list[Doc]:
+    """Of a long menu, the cheapest, the fastest, what is chosen, and some between them."""
+    if len(plans) <= PLANS_SHOWN:
+        return list(plans)
+    step = (len(plans) - 1) / (PLANS_SHOWN - 1)
+    picked = {round(i * step) for i in range(PLANS_SHOWN)}
+    picked.add(min(range(len(plans)), key=lambda i: plans[i]["finish_p90_s"]))
+    return [p for i, p in enumerate(plans) if i in picked or p["plan_id"] == chosen]
+
+
+def _left_out(document: Doc, *, every: bool) -> list[Text]:
+    named = document["excluded"] if every else document["excluded"][:PLANS_SHOWN]
+    lines = [
+        f"left out: {e['device']}" + (f" × {e['count']}" if e.get("count") else "")
+        + f": {e['reason']}"
+        for e in named
+    ]  # fmt: skip
+    hidden = len(document["excluded"]) - len(named)
+    lines += [f"and {hidden} more devices left out: --all"] if hidden else []
+    return [Text(line, style="dim") for line in lines]
 
 
 def quote_report(document: Doc) -> RenderableType:

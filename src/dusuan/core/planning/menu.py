@@ -16,6 +16,7 @@ import numpy as np
 from dusuan.core import units
 from dusuan.core.planning import front
 from dusuan.core.workload.jobspec import Goal, Problem
+from dusuan.core.workload.memory import Layout
 
 TIER_RANK = {"reserved": 0, "standard": 1, "spot": 2}
 
@@ -56,7 +57,7 @@ class Way:
     finish_p90_s: float
     basis: str = "measured"
     steps_per_s: float | None = None
-    layout: Mapping[str, Any] | None = None
+    layout: Layout | None = None
     energy_kwh: float | None = None
     memory_gib: float | None = None
     in_pool: bool = True
@@ -144,14 +145,16 @@ def assemble(ways: Sequence[Way], terms: Terms, excluded: Sequence[Excluded] = (
     offered = list(terms.offered().items())
     rows = [(way, tier) for way in range(len(ways)) for tier in range(len(offered))]
     values = _figures(ways, terms, offered)
-    kept = front.front(values)
-    named = {way.device: _label(way, ways) for way in ways}
-    plans = [
-        (row, _plan(ways[rows[row][0]], terms, *offered[rows[row][1]], named))
-        for row in np.flatnonzero(kept)
+    named = _labels(ways)
+    likely = [
+        (int(row), _plan(ways[rows[row][0]], terms, *offered[rows[row][1]], named))
+        for row in np.flatnonzero(front.front(values))
     ]
+    # What is shown is rounded: a plan must not be beaten by what stands beside it either.
+    best = front.front(_values([plan for _, plan in likely]))
+    plans = [each for each, on in zip(likely, best, strict=True) if on]
     plans.sort(key=lambda each: _rank(each[1]))
-    left_out = _left_out(ways, terms, rows, values, kept, plans, offered)
+    left_out = _left_out(ways, terms, rows, values, plans, offered)
     return Menu(tuple(plan for _, plan in plans), (*excluded, *left_out))
 
 
@@ -178,12 +181,18 @@ def _figures(ways: Sequence[Way], terms: Terms, offered: Sequence[tuple[str, int
     return np.stack([cell.ravel() for cell in cells], axis=1)
 
 
-def _label(way: Way, ways: Sequence[Way]) -> str:
-    """The kind where it says which device is meant, else the model's name in one word."""
-    same_kind = {w.device for w in ways if w.kind == way.kind}
-    if len(same_kind) == 1 and way.in_pool:
-        return way.kind
-    return re.sub(r"[^a-z0-9.]+", "-", way.device.lower()).strip("-")
+def _labels(ways: Sequence[Way]) -> dict[str, str]:
+    """How plans name each device: its kind where that says which is meant, else its model."""
+    kinds = {way.device: way.kind for way in ways if way.in_pool}
+    single = {kind for kind in kinds.values() if list(kinds.values()).count(kind) == 1}
+    return {
+        device: kinds[device] if kinds.get(device) in single else _one_word(device)
+        for device in dict.fromkeys(way.device for way in ways)
+    }
+
+
+def _one_word(device: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", device.lower()).strip("-")
 
 
 def _plan(way: Way, terms: Terms, tier: str, permille: int, named: Mapping[str, str]) -> Plan:
@@ -216,7 +225,7 @@ def _plan(way: Way, terms: Terms, tier: str, permille: int, named: Mapping[str, 
         basis=way.basis,
         work=terms.work,
         binding=terms.binding and way.in_pool,
-        layout=way.layout,
+        layout=None if way.layout is None else way.layout.describe(),
         memory_gib=way.memory_gib,
         in_pool=way.in_pool,
     )
@@ -227,8 +236,7 @@ def _left_out(
     terms: Terms,
     rows: Sequence[tuple[int, int]],
     values: front.Values,
-    kept: Any,
-    plans: Sequence[tuple[Any, Plan]],
+    plans: Sequence[tuple[int, Plan]],
     offered: Sequence[tuple[str, int]],
 ) -> list[Excluded]:
     """Ways that fell out on the tier that was asked for, and what beats them.
@@ -236,19 +244,19 @@ def _left_out(
     What was measured is named count by count; of devices that were estimated, those that no plan
     is on.
     """
-    on_menu = {plan.device for _, plan in plans}
+    on_menu, kept = {plan.device for _, plan in plans}, {row for row, _ in plans}
     asked = [tier for tier, _ in offered].index(terms.tier)
     out = [
         row
         for row, (way, tier) in enumerate(rows)
         if tier == asked
-        and not kept[row]
+        and row not in kept
         and (ways[way].basis == "measured" or ways[way].device not in on_menu)
     ]
     best = np.array([row for row, _ in plans], dtype=np.intp)
     found: dict[tuple[str, int | None], Excluded] = {}
     for row, beater in zip(out, front.beaters(values[out], values[best]), strict=True):
-        way, better = ways[rows[row][0]], plans[int(beater)][1]
+        way, better = ways[rows[row][0]], plans[max(int(beater), 0)][1]
         key = (way.device, way.count if way.basis == "measured" else None)
         found.setdefault(key, Excluded(*key, _why_beaten(way, better)))
     return list(found.values())

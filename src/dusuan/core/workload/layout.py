@@ -87,8 +87,13 @@ def choose(need: Need, memory_gib: float, count: int) -> Fitted | Problem:
 @lru_cache(maxsize=1_024)
 def candidates(need: Need, count: int) -> tuple[Fitted, ...]:
     """Every layout worth trying on `count` devices with its memory, least overhead first."""
-    layouts = _serving(need, count) if isinstance(need, ServingNeed) else _training(need, count)
-    return tuple(need.at(layout) for layout in layouts)
+    return tuple(need.at(layout) for layout in layouts(need, count))
+
+
+@lru_cache(maxsize=1_024)
+def layouts(need: Need, count: int) -> tuple[Layout, ...]:
+    """Every layout worth trying on `count` devices, least overhead first, without its memory."""
+    return tuple(_serving(need, count) if isinstance(need, ServingNeed) else _training(need, count))
 
 
 def leanest(every: tuple[Fitted, ...]) -> Fitted | None:
@@ -135,7 +140,7 @@ def _training(need: TrainingNeed, count: int) -> list[Layout]:
     if not found:  # a batch that no data-parallel size divides is padded
         found = list(_splits(need, count))
     variants = [v for layout in found for v in _variants(need, layout)]
-    return sorted(variants, key=lambda layout: _overhead(need, layout))
+    return sorted(variants, key=lambda layout: overhead(need, layout))
 
 
 def _splits(need: TrainingNeed, count: int) -> Iterator[Layout]:
@@ -173,7 +178,7 @@ def _variants(need: TrainingNeed, layout: Layout) -> Iterator[Layout]:
                     yield replace(layout, zero=zero, recompute=recompute, micro_batch=micro)
 
 
-def _overhead(need: TrainingNeed, layout: Layout) -> float:
+def overhead(need: TrainingNeed, layout: Layout) -> float:
     """Relative time beside the arithmetic: for ordering candidates."""
     micro_batches = max(need.global_batch // (layout.data * layout.micro_batch), 1)
     bubble = (layout.pipeline - 1) / micro_batches

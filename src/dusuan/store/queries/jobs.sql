@@ -41,10 +41,10 @@ VALUES (%(id)s, %(org_id)s, %(sha256)s, %(bytes)s, %(now)s)
 SELECT * FROM upload WHERE id = %(id)s
 
 -- name: quote_insert
-INSERT INTO quote (id, account_id, member_id, spec, upload_id, state, menu, created_at, expires_at,
-                   price_version)
+INSERT INTO quote (id, account_id, member_id, spec, upload_id, state, menu, problem, created_at,
+                   expires_at, price_version)
 VALUES (%(id)s, %(account_id)s, %(member_id)s, %(spec)s, %(upload_id)s, %(state)s, %(menu)s,
-        %(now)s, %(expires_at)s, %(price_version)s)
+        %(problem)s, %(now)s, %(expires_at)s, %(price_version)s)
 
 -- name: quote_by_id
 SELECT * FROM quote WHERE id = %(id)s
