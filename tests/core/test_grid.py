@@ -13,18 +13,15 @@ from dusuan.core.planning import front, grid
 from dusuan.core.planning.grid import Models, Option
 from dusuan.core.planning.layouts import describe_layout
 from dusuan.core.planning.menu import Menu, Plan, Price, Site, Terms, assemble
-from dusuan.core.workload import goodput, stepmfu
+from dusuan.core.workload import estimate
 from dusuan.core.workload.describe import Asked, Kind, Work, describe
 from dusuan.core.workload.flops import Finetune
 from dusuan.facts import catalogue, models
 from dusuan.facts.library import library
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
-FITTED = Models(
-    hours=lambda features: goodput.run_hours(library().runs, features),
-    step=lambda step: stepmfu.utilisation(library().steps, step),
-    energy=lambda watts, reached, hours: watts * (0.3 + 0.9 * reached) * hours / 1e3,
-)
+FACTS = library()
+FITTED = Models(estimate.Models(FACTS.runs, FACTS.serving, FACTS.power), FACTS.steps)
 TERMS = Terms(Price(2_000, 20_000_000), "standard", Site("here", 1.2, 0.5))
 ROUNDED = 1 + 1e-4  # ratings are whole GFLOPS, times whole milliseconds
 quickly = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

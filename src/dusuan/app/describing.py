@@ -11,11 +11,10 @@ from pathlib import Path, PurePosixPath
 from dusuan.app import matching
 from dusuan.app.context import Platform, Refused
 from dusuan.core.catalog.accelerators import Accelerator, Figure
-from dusuan.core.energy.power import energy_kwh
 from dusuan.core.planning import grid
 from dusuan.core.planning.grid import Models, Option
 from dusuan.core.scheduling.model import Request
-from dusuan.core.workload import description, gguf, goodput, safetensors, stepmfu, vision
+from dusuan.core.workload import description, estimate, gguf, safetensors, vision
 from dusuan.core.workload.describe import Asked, Kind, Model, Work, describe
 from dusuan.core.workload.flops import Finetune
 from dusuan.core.workload.hfconfig import from_config
@@ -133,11 +132,7 @@ _READERS: Mapping[str, Callable[[bytes, str], Model | Problem]] = {
 def models() -> Models:
     """The fitted models that ship with the platform."""
     facts = library()
-    return Models(
-        hours=lambda features: goodput.run_hours(facts.runs, features),
-        step=lambda step: stepmfu.utilisation(facts.steps, step),
-        energy=lambda watts, reached, hours: energy_kwh(facts.power, watts, reached, hours),
-    )
+    return Models(estimate.Models(facts.runs, facts.serving, facts.power), facts.steps)
 
 
 def options(

@@ -7,10 +7,11 @@ loses against a plain one. What a device was seen to sustain replaces the former
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dusuan.core.catalog.accelerators import Accelerator
+from dusuan.core.energy.power import energy_kwh
 from dusuan.core.planning.menu import Excluded, Way
 from dusuan.core.workload import estimate, goodput, layout, stepmfu
 from dusuan.core.workload.architecture import Architecture
@@ -19,6 +20,7 @@ from dusuan.core.workload.goodput import RunFeatures, Span
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.layout import Fitted, Need, TrainingNeed
 from dusuan.core.workload.memory import Layout
+from dusuan.core.workload.stepmfu import StepModel
 
 LINK_GBS_USUAL = 64.0  # PCIe 4.0, both directions, where a card's link is not published
 UTILISATION_OF_INFERENCE = 0.3  # for its power only
@@ -27,15 +29,10 @@ PLAIN = Layout(data=8, zero=3)  # what most published runs come close to: sharde
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The fitted models that times and energy rest on.
+    """The fitted models that times and energy rest on; `steps` tells what a layout loses."""
 
-    `hours`: device-hours of a run. `step`: utilisation of a training step. `energy`: kWh from rated
-    W, utilisation and device-hours.
-    """
-
-    hours: Callable[[RunFeatures], Span]
-    step: Callable[[stepmfu.Step], float]
-    energy: Callable[[float, float, float], float]
+    fitted: estimate.Models
+    steps: StepModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +165,8 @@ def _hours(
     if features.peak_tflops <= 0:
         return None
     if isinstance(fitted, Fitted) and work.kind in (Kind.BATCH, Kind.SERVE):
-        return estimate.time(work, option.device, features.devices or 1, fitted, models.hours)
-    hours = models.hours(features)
+        return estimate.time(work, option.device, features.devices or 1, fitted, models.fitted)
+    hours = goodput.run_hours(models.fitted.runs, features)
     span = work.amount
     if span.known:
         return hours
@@ -206,7 +203,7 @@ def _strain(work: Work, device: Accelerator, at: Layout, models: Models) -> floa
         link=(device.link_gbs or LINK_GBS_USUAL) * 1e9 / 2,
         gathers_weights=at.zero >= 3,
     )
-    return (1.0 + layout.overhead(_need(work), at)) / models.step(step)
+    return (1.0 + layout.overhead(_need(work), at)) / stepmfu.utilisation(models.steps, step)
 
 
 def _way(option: Option, count: int, fitted: Fitted, hours: Span, models: Models, flop: int) -> Way:
@@ -214,7 +211,7 @@ def _way(option: Option, count: int, fitted: Fitted, hours: Span, models: Models
     reached = _reached(device, hours, flop)
     energy = None
     if device.tdp_w is not None:
-        energy = models.energy(device.tdp_w, reached, hours.p50)
+        energy = energy_kwh(models.fitted.power, device.tdp_w, reached, hours.p50)
     return Way(
         device=device.name,
         kind=option.kind,
