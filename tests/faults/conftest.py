@@ -95,15 +95,21 @@ class Site:
         """Start a service after a fault, in time."""
         began_s = time.monotonic()
         process = self.up(**settings)
-        self.note(what, time.monotonic() - began_s, process)
+        self.note(what, time.monotonic() - began_s - waited_for_processor_s(process))
         return process
 
-    def note(self, what: str, seconds: float, process: Process) -> None:
-        """Keep how long it took `process` to recover. None may take longer than promised.
+    @contextlib.contextmanager
+    def recovering(self, what: str, process: Process) -> Iterator[None]:
+        """The block ends when `process` has recovered from a fault, in time."""
+        began_s = time.monotonic() - waited_for_processor_s(process)
+        yield
+        self.note(what, time.monotonic() - waited_for_processor_s(process) - began_s)
 
-        What it waited for a processor, because others use the machine too, does not count.
+    def note(self, what: str, seconds: float) -> None:
+        """Keep how long a recovery took. None may take longer than promised.
+
+        What a process waited for a processor, because others use the machine, does not count.
         """
-        seconds -= waited_for_processor_s(process)
         self.recoveries_s.append((what, seconds))
         assert seconds <= RECOVERY_S_MAX, f"{what}: recovered after {seconds:.1f} s"
 
@@ -127,9 +133,13 @@ class Site:
     def database_url(self) -> str:
         return str(json.loads((self.data / "platform.json").read_text())["database_url"])
 
-    def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, key: str = "") -> Any:
         """One request to the service that leads, as the operator."""
         url = json.loads((self.data / "platform.json").read_text())["url"]
+        return self.ask_at(url, method, path, body, key)
+
+    def ask_at(self, url: str, method: str, path: str, body: Any = None, key: str = "") -> Any:
+        """One request to the service at `url`, as the operator. An answer of 5xx is none."""
         secret = (self.data / "operator.key").read_text().strip()
         headers = {"Authorization": f"Bearer {secret}"}
         headers |= {"Idempotency-Key": key} if key else {}
@@ -228,13 +238,5 @@ def site_at(data: Path, **settings: Any) -> Iterator[Site]:
 def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One platform for all the faults of a module: what one fault leaves, the next one finds."""
     with site_at(tmp_path_factory.mktemp("site") / "data") as site:
-        site.account("acme", 10_000_000)
-        yield site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A platform of this test alone."""
-    with site_at(tmp_path / "data") as site:
         site.account("acme", 10_000_000)
         yield site

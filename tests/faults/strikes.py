@@ -95,7 +95,7 @@ VICTIMS = {
     "beside": kill_beside_jobs,
     "service": kill_service,
     "freeze": freeze_service,
-    "all": kill_everything,
+    "all": kill_everything,  # oneself last
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from dusuan.store import ledger
 from dusuan.wiring import assembly
 
 # Short slices: what takes an hour in a centre is seen in seconds.
-SLICES = SlicePolicy(slice_ms=8_000, least_ms=1_500, settle_ms=400, head_ms=1_200)
+SLICES = {"slice_ms": 12_000, "least_ms": 3_500, "settle_ms": 400, "head_ms": 3_000}
 RATING_GFLOPS = 100
 CLOCK = "clock"  # a file in the data directory: by how many seconds the clock is wrong
 
@@ -116,15 +117,26 @@ def serve(settings: dict[str, Any]) -> None:
     log = os.open(data / "service.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
+    if zone := settings.get("zone"):
+        os.environ["TZ"] = zone
+        time.tzset()
     set_points(data)
     assembly.now = wrong_clock(data)
     assembly._measure = measured
     limits = Limits(**settings.get("limits", {}))
-    assembly.Platform = functools.partial(Platform, slices=SLICES, limits=limits)  # type: ignore[misc,assignment] # this process only
+    slices = SlicePolicy(**SLICES | settings.get("slices", {}))
+    assembly.Platform = functools.partial(Platform, slices=slices, limits=limits)  # type: ignore[misc,assignment] # this process only
+    loop.Pace = functools.partial(loop.Pace, **settings.get("pace", {}))  # type: ignore[misc,assignment] # this process only
     haunt_shepherds()
     if boot_id := settings.get("boot_id"):
         engine_module.boot_id = lambda: boot_id
-    start = assembly.Start(data, 0, settings.get("database"), settings.get("standby", False))
+    start = assembly.Start(
+        data,
+        0,
+        settings.get("database"),
+        standby=settings.get("standby", False),
+        take_over=settings.get("take_over", False),
+    )
     try:
         assembly.run_here(start, lambda _: None)
     except LauncherError as error:

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     tree.become_reaper()
-    Shepherd(spec, Journal("journal"), lock).run()
+    Shepherd(spec, lock).run()
 
 
 class Shepherd:
@@ -47,9 +47,8 @@ class Shepherd:
     It does not count the time a host is suspended: no device works then, so nobody pays for it.
     """
 
-    def __init__(self, spec: dict[str, object], journal: Journal, lock: int) -> None:
+    def __init__(self, spec: dict[str, object], lock: int) -> None:
         self._spec = spec
-        self._journal = journal
         self._lock = lock
         self._pattern = _pattern(spec.get("progress"))
         reader = None if self._pattern is None else self._pattern.feed
@@ -76,6 +75,8 @@ class Shepherd:
         self._tick_due_ms = self._number("tick_ms")
         self._killed_ns: int | None = None
         self._host_stop = False
+        # The journal comes last: where there is none, nothing has been run.
+        self._journal = Journal("journal")
 
     def run(self) -> None:
         """Launch, turn until the tree is dead, write the end."""
@@ -242,6 +243,7 @@ class Shepherd:
             if self._journal.append("end", self._held_ms(), body):
                 break
             time.sleep(1)
+        self._journal.close()
         self._nudge()
 
     def _exit(self) -> dict[str, object]:
