@@ -121,6 +121,12 @@ class MadeUpEngine:
     def set_lease(self, attempt_id: str, lease: Lease) -> None:
         pass
 
+    def trouble(self) -> str:
+        return ""
+
+    def remove_files(self, job_id: str, attempt_ids: Sequence[str]) -> None:
+        pass
+
     def adopt(self) -> Sequence[str]:
         return []
 

@@ -22,7 +22,16 @@ from dusuan.core.ledger.holds import open_hold
 from dusuan.core.ledger.tick import Claim, Outcome, due, first_slice, tick
 from dusuan.core.metering.journal import EndReason, Exit
 from dusuan.core.metering.usage import Meter, fold
-from dusuan.core.scheduling.model import Cluster, DeviceSlot, Plan, QueuedJob, Request, Start, Wait
+from dusuan.core.scheduling.model import (
+    Cluster,
+    DeviceSlot,
+    Plan,
+    QueuedJob,
+    Request,
+    Start,
+    Wait,
+    WaitCode,
+)
 from dusuan.core.scheduling.round import schedule
 from dusuan.core.workload.document import from_document
 from dusuan.core.workload.jobspec import JobSpec
@@ -86,9 +95,12 @@ def _ingest(platform: Platform, tx: Tx, news: Mapping[str, Observation]) -> None
 def _advanced(attempt: Attempt, observation: Observation) -> Meter:
     meter = fold(_meter(attempt), observation.records)
     if meter.exit is None and observation.lost:
-        text = "the process beside the job, or its node, is gone"
-        meter = replace(meter, exit=Exit(EndReason.LOST, text=text))
+        meter = replace(meter, exit=_LOST if observation.began else _NOT_BEGUN)
     return meter
+
+
+_LOST = Exit(EndReason.LOST, text="the process beside the job, or its node, is gone")
+_NOT_BEGUN = Exit(EndReason.NOT_BEGUN, text="its machine could not begin it")
 
 
 def _has_started(attempt: Attempt, meter: Meter) -> bool:
@@ -111,7 +123,7 @@ def _write_meters(
     tx.run(
         "attempts_observed",
         ids=[a.id for a, _, _ in known],
-        cursors=[max(o.cursor, a.cursor) for a, _, o in known],
+        cursors=[o.cursor for _, _, o in known],
         held_ms=[m.held_ms for _, m, _ in known],
         meters=[json(_meter_document(*each)) for each in known],
         states=["running" if _has_started(a, m) else a.state for a, m, _ in known],
@@ -256,7 +268,8 @@ def verdict(job: Job, attempts: Sequence[Attempt], *, capped: bool = False) -> t
     A job that declares how it saves its state is queued again when its balance or its node failed
     it; every other job ends there, since starting over would cost its owner twice.
     """
-    last, lost = attempts[-1], sum(a.end_reason == EndReason.LOST for a in attempts)
+    last = attempts[-1]
+    lost = sum(a.end_reason in (EndReason.LOST, EndReason.NOT_BEGUN) for a in attempts)
     reason = last.end_reason or EndReason.LOST
     if reason == EndReason.EXIT:  # by itself, be it a moment after its cancellation
         ended_by = "signal" if last.exit_signal is not None else "exit"
@@ -267,6 +280,8 @@ def verdict(job: Job, attempts: Sequence[Attempt], *, capped: bool = False) -> t
         return "failed", "quote"
     if reason == EndReason.LEASE:
         return ("queued" if job.requeues else "failed"), "balance"
+    if reason == EndReason.NOT_BEGUN and lost < LOST_ATTEMPTS_MAX:
+        return "queued", "not_begun"  # nothing ran, so nothing is done twice
     if reason == EndReason.LOST:
         again = job.requeues and lost < LOST_ATTEMPTS_MAX
         return ("queued" if again else "failed"), "lost"
@@ -286,8 +301,8 @@ def run_schedule(platform: Platform) -> int:
         devices = tx.all(DeviceRow, "devices")
     if not queued:
         return 0
-    # 2. Set aside the first slice of jobs that have none.
-    blocked = _set_aside_missing(platform, queued, devices)
+    # 2. Set aside the first slice of jobs that have none; nothing at all starts on a sick machine.
+    blocked = _in_trouble(platform, queued) or _set_aside_missing(platform, queued, devices)
     # 3. Decide.
     now = platform.now()
     queue = [_queued(job, blocked.get(job.id)) for job in queued]
@@ -298,6 +313,15 @@ def run_schedule(platform: Platform) -> int:
     for order in orders:
         _start(platform, order)
     return len(orders)
+
+
+def _in_trouble(platform: Platform, queued: Sequence[Queued]) -> dict[str, Wait]:
+    """Why no job can start, for each of them, when the engine says so."""
+    trouble = platform.engine.trouble()
+    if not trouble:
+        return {}
+    wait = Wait(WaitCode.TROUBLE, f"nothing can be started now: {trouble}", "tell the operator")
+    return {job.id: wait for job in queued}
 
 
 def _cluster(devices: Sequence[DeviceRow]) -> Cluster:
@@ -549,20 +573,26 @@ def _start(platform: Platform, order: StartOrder) -> None:
         platform.engine.start(order)
     except StartFailed as failed:
         _start_failed(platform, order.attempt_id, str(failed))
+    except OSError as error:
+        # A broken machine is not the job's fault: it is tried again.
+        log.exception("engine_start_failed", attempt_id=order.attempt_id)
+        text = f"its machine could not begin it: {error.strerror or error}"
+        _start_failed(platform, order.attempt_id, text, EndReason.NOT_BEGUN)
     except Exception as error:
-        # A bug in the engine, or a broken machine: this job must not stop everybody else's.
+        # A bug in the engine: this job must not stop everybody else's.
         log.exception("engine_start_failed", attempt_id=order.attempt_id)
         platform.engine.signal(order.attempt_id, Action.KILL)
         text = f"the engine failed to start it: {type(error).__name__}; see the platform's log"
         _start_failed(platform, order.attempt_id, text)
 
 
-def _start_failed(platform: Platform, attempt_id: str, text: str) -> None:
+def _start_failed(
+    platform: Platform, attempt_id: str, text: str, reason: EndReason = EndReason.START_FAILED
+) -> None:
     with platform.store.transaction() as tx:
         attempt = tx.one(Attempt, "attempt_lock", id=attempt_id)
         if attempt is not None and attempt.state != "ended":
-            ended = Exit(EndReason.START_FAILED, text=text)
-            _end(tx, {attempt_id: ended}, platform.now())
+            _end(tx, {attempt_id: Exit(reason, text=text)}, platform.now())
 
 
 # --- stop, lapse, recover --------------------------------------------------------------------

@@ -94,7 +94,8 @@ class StartOrder:
 class Observation:
     """News of one attempt: the records read since `cursor`, and where to go on reading.
 
-    `lost` is set when the attempt can write no more although its journal has no end record.
+    `lost` is set when the attempt can write no more although its journal has no end record; then
+    `began` is False when it is certain that nothing of it ever ran.
     """
 
     attempt_id: str
@@ -102,6 +103,7 @@ class Observation:
     records: tuple[Record, ...] = ()
     problems: tuple[str, ...] = ()
     lost: bool = False
+    began: bool = True
 
 
 class StartFailed(Exception):
@@ -135,6 +137,12 @@ class Engine(Protocol):
 
     def set_lease(self, attempt_id: str, lease: Lease) -> None:
         """Replace the lease when `lease.seq` is higher than the one in force, else a no-op."""
+
+    def trouble(self) -> str:
+        """Why nothing can be started now, in words for the customer; empty when all is well."""
+
+    def remove_files(self, job_id: str, attempt_ids: Sequence[str]) -> None:
+        """Remove what is kept of a job whose attempts have all ended: logs, outputs, journals."""
 
     def adopt(self) -> Sequence[str]:
         """After a restart of the service: the attempts that are still running."""

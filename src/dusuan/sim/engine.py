@@ -392,6 +392,13 @@ class SimulatedEngine:
         """See the protocol."""
         self.world.set_lease(attempt_id, lease)
 
+    def trouble(self) -> str:
+        """None: a node that is lost shows in the inventory."""
+        return ""
+
+    def remove_files(self, job_id: str, attempt_ids: Sequence[str]) -> None:
+        """Nothing is kept."""
+
     def adopt(self) -> Sequence[str]:
         """The attempts that are still running."""
         attempts = self.world.attempts.items()

@@ -31,6 +31,7 @@ class EndReason(StrEnum):
     WALL_TIME = "wall_time"  # its wall time had passed
     LEASE = "lease"  # the ceiling of its lease of degrees was reached
     STOPPED = "stopped"  # the service asked for it
+    NOT_BEGUN = "not_begun"  # its machine could not even begin it; written by the engine
     LOST = "lost"  # the shepherd, the keeper or the node is gone: no end of the job's own
 
 

@@ -70,6 +70,7 @@ class WaitCode(StrEnum):
     UNCALIBRATED = "uncalibrated"  # devices have no rating yet, so nothing can be metered on them
     BALANCE = "balance"  # the account cannot set aside the first slice
     BUDGET = "budget"  # an account above has reached its ceiling
+    TROUBLE = "trouble"  # the engine can start nothing now; its operator has to help
 
 
 @dataclass(frozen=True, slots=True)

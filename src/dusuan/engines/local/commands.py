@@ -22,13 +22,15 @@ class Settings:
     """The engine's own bounds. All times are milliseconds.
 
     `margin_ms` is how long before a ceiling the kill is sent. `log_bytes_max` is what is kept of
-    a job's output, `files_bytes_max` what its archive may unpack to.
+    a job's output, `files_bytes_max` what its archive may unpack to. Below `disk_free_bytes_min`
+    nothing is started.
     """
 
     poll_ms: int = 50
     margin_ms: int = 100
     log_bytes_max: int = 64 << 20
     files_bytes_max: int = 4 << 30
+    disk_free_bytes_min: int = 16 << 20
 
 
 def order_problem(order: StartOrder) -> str:

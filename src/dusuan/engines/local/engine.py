@@ -25,12 +25,14 @@ from dusuan.engines.local import commands, isolation, lock, outputs
 from dusuan.engines.local.archive import unpack
 from dusuan.engines.local.calibration import Calibration, Uncalibrated, calibrate
 from dusuan.engines.local.commands import Settings
+from dusuan.engines.local.errands import Errands
 from dusuan.engines.local.files import (
     has_ended,
     read_bytes,
     read_journal,
     read_json,
     replace_json,
+    size_of,
 )
 from dusuan.engines.local.inventory import Found, discover
 from dusuan.engines.local.layout import (
@@ -89,6 +91,7 @@ class LocalEngine:
         self._guard = threading.Lock()
         self._nursery = Nursery()
         self._ended: set[str] = set()
+        self._errands = Errands()
         self._live = {name: self._devices_of(name) for name in self._running()}
         self._wake: socket.socket | None = None
 
@@ -129,7 +132,8 @@ class LocalEngine:
 
     def observe(self, cursors: Mapping[str, int]) -> Sequence[Observation]:
         """News since `cursors`. See the protocol."""
-        seen = (self._observe(attempt_id, cursor) for attempt_id, cursor in cursors.items())
+        self._errands.retry()
+        seen = (self._look(attempt_id, cursor) for attempt_id, cursor in cursors.items())
         return [observation for observation in seen if observation is not None]
 
     def signal(self, attempt_id: str, action: Action) -> None:
@@ -143,7 +147,7 @@ class LocalEngine:
             wish, standing = _STRENGTH[action.value], _STRENGTH.get(last.get("action", ""), 0)
             if wish < standing or wish == standing > 0:
                 return
-            replace_json(path, {"seq": last.get("seq", 0) + 1, "action": action.value})
+            self._errands.leave(path, {"seq": last.get("seq", 0) + 1, "action": action.value})
 
     def set_lease(self, attempt_id: str, lease: Lease) -> None:
         """Replace the lease file. See the protocol."""
@@ -152,7 +156,22 @@ class LocalEngine:
         path = self._layout.attempt(attempt_id).lease
         with self._guard:
             if lease.seq > read_json(path).get("seq", -1):
-                replace_json(path, _lease_document(lease))
+                self._errands.leave(path, _lease_document(lease))
+
+    def trouble(self) -> str:
+        """Why nothing can be started here now: a disk without room for journals and orders."""
+        room = os.statvfs(self._layout.root)
+        free = room.f_bavail * room.f_frsize
+        if free < self._settings.disk_free_bytes_min or (room.f_files and not room.f_favail):
+            return f"the disk of its machine is full: {free >> 20} MiB are free"
+        return ""
+
+    def remove_files(self, job_id: str, attempt_ids: Sequence[str]) -> None:
+        """Remove all that is kept of a job that has ended. See the protocol."""
+        folders = [self._layout.attempt(name).folder for name in attempt_ids]
+        for folder in (self._layout.job(job_id).folder, *folders):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._ended.difference_update(attempt_ids)
 
     def adopt(self) -> Sequence[str]:
         """The attempts that are still running, by their locks. From here on the nudges are ours,
@@ -361,6 +380,14 @@ class LocalEngine:
 
     # -- watching ----------------------------------------------------------------------------
 
+    def _look(self, attempt_id: str, cursor: int) -> Observation | None:
+        """One journal that cannot be read just now keeps nobody from reading the others."""
+        try:
+            return self._observe(attempt_id, cursor)
+        except OSError as error:
+            problem = f"its journal cannot be read: {error.strerror}"
+            return Observation(attempt_id, cursor, problems=(problem,))
+
     def _observe(self, attempt_id: str, cursor: int) -> Observation | None:
         if not self._is_known(attempt_id):
             return Observation(attempt_id, cursor, lost=True)
@@ -378,9 +405,11 @@ class LocalEngine:
             self._ended.add(attempt_id)
             return None
         self._bury(attempt)
-        return Observation(attempt_id, cursor, lost=True)
+        return Observation(attempt_id, cursor, lost=True, began=attempt.journal.exists())
 
     def _news(self, attempt: AttemptFolder, attempt_id: str, cursor: int) -> Observation | None:
+        if size_of(attempt.journal) < cursor:
+            cursor = 0  # it was cut: its registers are cumulative, so it is read once more
         reading: Reading = read_journal(attempt.journal, cursor)
         if not reading.consumed:
             return None

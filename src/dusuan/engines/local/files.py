@@ -41,6 +41,14 @@ def read_bytes(path: Path, offset: int, limit: int) -> bytes:
         return b""
 
 
+def size_of(path: Path) -> int:
+    """Bytes in `path`; 0 when there is no such file yet."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def read_journal(path: Path, cursor: int) -> Reading:
     """The records from byte `cursor` on."""
     return read(read_bytes(path, cursor, -1))
@@ -48,9 +56,6 @@ def read_journal(path: Path, cursor: int) -> Reading:
 
 def has_ended(path: Path) -> bool:
     """Whether the journal at `path` has its end record, which is always its last."""
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return False
+    size = size_of(path)
     records = read(read_bytes(path, max(0, size - _TAIL_BYTES), -1)).records
     return bool(records) and records[-1].kind is RecordKind.END
