@@ -52,8 +52,10 @@ class Journal:
             return False
         wall_ms = time.time_ns() // 1_000_000
         head = {"n": self._count + 1, "kind": kind, "held_ms": held_ms, "wall_ms": wall_ms}
-        # A full disk may have cut the last line short: end it, so that only that one is lost.
-        data = (b"\n" if self._torn else b"") + line({**body, **head})
+        # The last line may have been cut short (by a full disk, or by whoever cut the file): end
+        # it, so that only that one is lost. An empty line is none.
+        fresh_line = b"\n" if self._torn or kind == "end" else b""
+        data = fresh_line + line({**body, **head})
         try:
             written = os.write(self._descriptor, data)
         except OSError:
@@ -69,7 +71,7 @@ class Journal:
     def close(self) -> None:
         """Give back the room that nothing was written to."""
         try:
-            os.ftruncate(self._descriptor, self._size)
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size)
         except OSError:
             return  # a matter of some KiB
 

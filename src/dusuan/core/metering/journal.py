@@ -115,7 +115,9 @@ def read(data: bytes) -> Reading:
     consumed = data.rfind(b"\n") + 1
     records: list[Record] = []
     problems: list[str] = []
-    for number, line in enumerate(data[:consumed].splitlines(), start=1):
+    for number, line in enumerate(data[:consumed].split(b"\n"), start=1):
+        if not line:
+            continue  # written to end a line that may have been cut short
         record = _record(line)
         if record is None:
             problems.append(f"journal line {number} is damaged and was skipped")
