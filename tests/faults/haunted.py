@@ -1,4 +1,4 @@
-"""A shepherd at the mercy of a test: the real one, with points at which a fault can strike."""
+"""Shepherds at the mercy of a test: the real ones, with points at which a fault can strike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ sys.path[:0] = [str(_ROOT / "src"), str(_ROOT)]
 
 from tests.faults import strikes  # noqa: E402 - the path has to be set first
 
-from dusuan.shepherd import journal, loop  # noqa: E402 - the path has to be set first
+from dusuan.shepherd import journal, loop, nursery  # noqa: E402 - the path has to be set first
 
 
 def _data() -> Path:
@@ -53,4 +53,4 @@ journal.Journal.append = append  # type: ignore[method-assign] # this process on
 loop.launch = launch  # type: ignore[assignment] # this process only
 
 if __name__ == "__main__":
-    loop.main(sys.argv)
+    nursery.main(sys.argv)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 from pathlib import Path
 
-from dusuan.engines.base import StartFailed
 from dusuan.engines.local.isolation import interpreter
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "shepherd" / "nursery.py"
@@ -28,18 +27,18 @@ class Nursery:
         self._open()
 
     def start(self, folder: Path, lock: int, complaints: int) -> None:
-        """Fork a shepherd for `folder`, which inherits both descriptors. Raises StartFailed."""
+        """Fork a shepherd for `folder`, which inherits both descriptors.
+
+        Raises OSError when this host starts no process now: no fault of the job's.
+        """
         try:
             answer = self._ask(folder, lock, complaints)
         except OSError:  # killed. Had it forked before that, the second shepherd gives way
             self.close()
             self._open()
-            try:
-                answer = self._ask(folder, lock, complaints)
-            except OSError as error:
-                raise StartFailed(f"no process can be started on this host: {error}") from error
+            answer = self._ask(folder, lock, complaints)
         if answer != b"started":
-            raise StartFailed(f"no process can be started on this host: {answer.decode()}")
+            raise ChildProcessError(f"no process can be started here: {answer.decode()}")
 
     def close(self) -> None:
         """End the nursery; the shepherds go on."""
