@@ -17,7 +17,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from dusuan.api import models, streams
 from dusuan.api.call import Answer, Call, Calling
 from dusuan.app import jobs, uploads
-from dusuan.app.access import Need, job_for
 from dusuan.app.context import refuse
 
 router = APIRouter(tags=["files"])
@@ -114,6 +113,7 @@ def logs(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A job's output. With `Accept: text/event-stream` or `follow`: `log` events, then `end`."""
+    call.read(lambda tx: jobs.with_files(tx, call.actor, job_id))
     view = call.read(lambda tx: jobs.show(tx, call.actor, job_id))
     numbers = [each["number"] for each in view["attempts"]]
     if attempt is not None and attempt not in numbers:
@@ -156,7 +156,7 @@ def meter(
 )
 def list_outputs(call: Calling, job_id: JobId) -> Answer:
     """The files that a job left in its output directory."""
-    call.read(lambda tx: job_for(tx, call.actor, job_id, Need.READ))
+    call.read(lambda tx: jobs.with_files(tx, call.actor, job_id))
     files = [{"path": path, "bytes": size} for path, size in call.hooks.outputs(job_id)]
     return {"job_id": job_id, "files": files}
 
@@ -168,7 +168,7 @@ def list_outputs(call: Calling, job_id: JobId) -> Answer:
 )
 def download(call: Calling, job_id: JobId, path: Annotated[models.Text, Path()]) -> Response:
     """One output file. Nothing but plain files below the output directory can be named."""
-    call.read(lambda tx: job_for(tx, call.actor, job_id, Need.READ))
+    call.read(lambda tx: jobs.with_files(tx, call.actor, job_id))
     try:
         file = call.hooks.open_output(job_id, path)
     except FileNotFoundError:

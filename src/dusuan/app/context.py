@@ -36,6 +36,8 @@ class Limits:
     upload_bytes: int = 64 * 1_048_576
     quote_valid_s: int = 3_600
     probe_s: int = 4
+    files_kept_s: int = 30 * 86_400  # of a job that has ended: logs, outputs, journals, uploads
+    answers_kept_s: int = 7 * 86_400  # by which a request sent twice is known
     quote_bears_permille: int = 1_000
     key_rate: Rate = Rate(300.0, 600)
     stranger_rate: Rate = Rate(10.0, 100)

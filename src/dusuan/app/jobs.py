@@ -123,8 +123,24 @@ def check_upload(tx: Tx, actor: Actor, upload_id: str | None) -> None:
     if upload_id is None:
         return
     upload = tx.one(Upload, "upload_by_id", id=upload_id)
-    if upload is None or (not actor.operator and upload.org_id != actor.org_id):
+    foreign = upload is not None and not actor.operator and upload.org_id != actor.org_id
+    if upload is None or foreign or upload.removed_at is not None:
         raise refuse("not_found", "no_upload", f"there is no upload {upload_id!r}", "upload again")
+
+
+def with_files(tx: Tx, actor: Actor, job_id: str) -> Job:
+    """The job, when `actor` may read it and its files are still kept. Raises `Refused`."""
+    job = job_for(tx, actor, job_id, Need.READ)
+    if job.files_removed_at is not None:
+        when = job.files_removed_at.isoformat(timespec="seconds")
+        raise refuse(
+            "not_found",
+            "files_removed",
+            f"the log and the outputs of {job_id} were removed {when}, as those of every job that "
+            "ended long ago",
+            f"what it used is kept: dusuan receipt {job_id}",
+        )
+    return job
 
 
 def submit_plan(

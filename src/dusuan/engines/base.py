@@ -122,8 +122,9 @@ class Engine(Protocol):
     def start(self, order: StartOrder) -> None:
         """Start an attempt; a no-op when it was started before.
 
-        Raises `StartFailed` (and leaves nothing running) for an unknown device, a device that
-        another live attempt holds, or files that cannot be unpacked.
+        Raises `StartFailed` (and leaves nothing running) for an unknown device or a device that
+        another live attempt holds, OSError where the machine fails it. It does not wait for files
+        to be unpacked: where they cannot be, the attempt ends, by a record that says start_failed.
         """
 
     def observe(self, cursors: Mapping[str, int]) -> Sequence[Observation]:

@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from dusuan.app import quotes, rounds
+from dusuan.app import quotes, retention, rounds
 from dusuan.app.context import Platform
 from dusuan.store.leadership import Leadership, NotOurs, candidate
 
@@ -39,6 +39,7 @@ class Pace:
     silence_s: float = 4.0  # how long a leader may be silent before a follower deposes it
     stall_s: float = 60.0  # a turn that takes longer shows nothing any more: it hangs
     session_s: float = 2.0  # how long the loop waits for a session of the database
+    chores_s: float = 600.0  # between two sweeps of what is kept for a while only
 
 
 class Heart:
@@ -79,6 +80,33 @@ class Heart:
             except (psycopg.Error, NotOurs) as error:
                 self.problem = error
                 return
+
+
+class Chores:
+    """Removes what is kept for a while only, in a thread of its own: large trees take their time."""
+
+    def __init__(self, platform: Platform, pace: Pace) -> None:
+        self._platform = platform
+        self._pace = pace
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chores", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Sweep no more; a tree that is being removed may go on for a moment."""
+        self._stopping.set()
+        self._thread.join(self._pace.silence_s)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._pace.chores_s):
+            try:
+                while not self._stopping.is_set() and retention.sweep(self._platform):
+                    pass  # batch by batch
+            except Exception:
+                log.exception("chores_failed")  # they are done again next time
 
 
 class Service:
@@ -151,11 +179,15 @@ class Service:
         """What a leader has for its term: a pool of sessions, and a heart that beats."""
         heart = Heart(leadership, self._pace)
         store = self._platform.store.of_term(term, self._pace.session_s)
+        platform = replace(self._platform, store=store)
+        chores = Chores(platform, self._pace)
         heart.start()
+        chores.start()
         try:
-            yield replace(self._platform, store=store), heart
+            yield platform, heart
         finally:
             self.leading.clear()
+            chores.stop()
             heart.stop()
             store.close()
 

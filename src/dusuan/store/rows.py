@@ -147,6 +147,7 @@ class Upload:
     sha256: str
     bytes: int
     created_at: datetime
+    removed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,8 +217,10 @@ CREATE TABLE upload (
     org_id      text REFERENCES organisation,
     sha256      text NOT NULL,
     bytes       bigint NOT NULL,
-    created_at  timestamptz NOT NULL
+    created_at  timestamptz NOT NULL,
+    removed_at  timestamptz
 );
+CREATE INDEX upload_kept ON upload (created_at) WHERE removed_at IS NULL;
 
 -- What each service tier costs, in thousandths of the price of a degree. A row never changes.
 CREATE TABLE price_version (

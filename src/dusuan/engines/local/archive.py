@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tarfile
@@ -11,6 +12,8 @@ from zlib import error as zlib_error
 from dusuan.engines.base import StartFailed
 
 _MEMBERS_MAX = 200_000
+# The machine's fault, and none of the archive's.
+_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)
 
 
 def unpack(archive: Path, target: Path, bytes_max: int) -> None:
@@ -18,7 +21,7 @@ def unpack(archive: Path, target: Path, bytes_max: int) -> None:
 
     Links are made after every file has been written, so that no file is ever written through
     one. Raises StartFailed, with the member's name, for anything that would leave `target`, is
-    no file, folder or link, or passes `bytes_max` in all.
+    no file, folder or link, or passes `bytes_max` in all; OSError where the machine fails it.
     """
     links: list[tarfile.TarInfo] = []
     bytes_total = 0
@@ -33,6 +36,8 @@ def unpack(archive: Path, target: Path, bytes_max: int) -> None:
             for member in sorted(links, key=tarfile.TarInfo.issym):
                 _link(member, target)
     except (tarfile.TarError, zlib_error, EOFError, OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            raise
         raise StartFailed(f"the job's files cannot be unpacked: {error}") from error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from dusuan.core.metering.journal import Reading, RecordKind
+from dusuan.core.metering.journal import EndReason, Exit, Reading, RecordKind
 from dusuan.engines.base import (
     Action,
     Capabilities,
@@ -28,6 +28,7 @@ from dusuan.engines.local.commands import Settings
 from dusuan.engines.local.errands import Errands
 from dusuan.engines.local.files import (
     has_ended,
+    note_end,
     read_bytes,
     read_journal,
     read_json,
@@ -51,6 +52,7 @@ from dusuan.engines.local.sandbox import Shown, sandbox_argv
 __all__ = ["LocalEngine", "Settings"]
 
 _WAKE_NAME = "wake.sock"
+_UNPACKING_MAX = 2  # archives at a time
 _STRENGTH = {Action.CHECKPOINT.value: 0, Action.STOP.value: 1, Action.KILL.value: 2}
 
 
@@ -89,6 +91,7 @@ class LocalEngine:
         self._found = {item.device.device: item for item in found}
         self._boot_id = boot_id()
         self._guard = threading.Lock()
+        self._unpacking = threading.Semaphore(_UNPACKING_MAX)
         self._nursery = Nursery()
         self._ended: set[str] = set()
         self._errands = Errands()
@@ -279,16 +282,52 @@ class LocalEngine:
         attempt.folder.mkdir(mode=0o700, exist_ok=True)
         held = lock.take(attempt.lock)
         if held is None:
-            return  # its shepherd lives, and will write its journal in a moment
+            return  # its shepherd lives, or is about to
+        self._live[order.attempt_id] = order.devices
+        if order.files is None or self._layout.job(order.job_id).work.exists():
+            self._start_now(order, placement, attempt, held)
+        else:
+            # A large archive takes its time, and everybody else's meter must not wait for it.
+            args = (order, placement, attempt, held)
+            threading.Thread(target=self._start_later, args=args, daemon=True).start()
+
+    def _start_now(
+        self, order: StartOrder, placement: Sequence[Found], attempt: AttemptFolder, held: int
+    ) -> None:
         try:
             self._prepare(order, placement, attempt)
             self._spawn(attempt, held)
         except BaseException:
             shutil.rmtree(attempt.folder, ignore_errors=True)
+            self._live.pop(order.attempt_id, None)
             raise
         finally:
             os.close(held)  # the shepherd has it now
-        self._live[order.attempt_id] = order.devices
+
+    def _start_later(
+        self, order: StartOrder, placement: Sequence[Found], attempt: AttemptFolder, held: int
+    ) -> None:
+        """Unpack in a thread of its own, then start. How it went is told by the journal alone.
+
+        Where this process dies on the way, the lock is free and there is no journal: the attempt is
+        started anew. Where its machine fails it, likewise, by whoever observes that.
+        """
+        try:
+            with self._unpacking:
+                self._make_work(order, self._layout.job(order.job_id))
+            with self._guard:
+                asked = read_json(attempt.control).get("action")
+                if asked in (Action.STOP, Action.KILL):
+                    note_end(attempt.journal, Exit(EndReason.STOPPED, text="before it began"))
+                else:
+                    self._prepare(order, placement, attempt)
+                    self._spawn(attempt, held)
+        except StartFailed as failed:
+            note_end(attempt.journal, Exit(EndReason.START_FAILED, text=str(failed)))
+        except OSError as error:
+            attempt.complaints.write_text(f"{error}\n")
+        finally:
+            os.close(held)
 
     def _prepare(
         self, order: StartOrder, placement: Sequence[Found], attempt: AttemptFolder
@@ -310,21 +349,14 @@ class LocalEngine:
             boot_id=self._boot_id,
         )
         env = commands.job_env(order, seen, placement, tools)
-        replace_json(attempt.lease, _lease_document(order.lease))
+        if order.lease.seq > read_json(attempt.lease).get("seq", -1):
+            replace_json(attempt.lease, _lease_document(order.lease))
         spec = commands.shepherd_spec(order, seen, env, around, self._settings)
         replace_json(attempt.spec, spec)
 
     def _prepare_job(self, order: StartOrder, job: JobFolder) -> None:
         """The job's folders; its files are unpacked once, before its first attempt."""
-        job.folder.mkdir(mode=0o700, exist_ok=True)
-        if not job.work.exists():
-            fresh = job.folder / "work.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            if order.files is not None:
-                unpack(order.files, fresh, self._settings.files_bytes_max)
-            self._give_tree(fresh)
-            fresh.rename(job.work)
+        self._make_work(order, job)
         for folder in (job.checkpoint, job.output, job.scratch):
             folder.mkdir(mode=0o700, exist_ok=True)
             self._give(folder)
@@ -333,6 +365,23 @@ class LocalEngine:
             self._write_job_file(job.script(order.attempt_id), order.script)
         if self._isolation.sandbox is None:
             self._give(job.folder)  # inside a sandbox the job sees only what is below
+
+    def _make_work(self, order: StartOrder, job: JobFolder) -> None:
+        """The job's work directory, whole or not at all."""
+        job.folder.mkdir(mode=0o700, exist_ok=True)
+        if job.work.exists():
+            return
+        fresh = job.folder / "work.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        try:
+            if order.files is not None:
+                unpack(order.files, fresh, self._settings.files_bytes_max)
+            self._give_tree(fresh)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        fresh.rename(job.work)
 
     def _write_job_file(self, path: Path, text: str) -> None:
         """The folder may be the job's own by now: never write through something it left there."""

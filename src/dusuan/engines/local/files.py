@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dusuan.core.metering.journal import Reading, RecordKind, read
+from dusuan.core.metering.journal import Exit, Reading, Record, RecordKind, encode, read
 
 _TAIL_BYTES = 128 * 1024  # more than the longest record a shepherd writes
 
@@ -59,3 +59,12 @@ def has_ended(path: Path) -> bool:
     size = size_of(path)
     records = read(read_bytes(path, max(0, size - _TAIL_BYTES), -1)).records
     return bool(records) and records[-1].kind is RecordKind.END
+
+
+def note_end(path: Path, end: Exit) -> None:
+    """Write the whole journal of an attempt that never got a shepherd: its end."""
+    made_ms = path.parent.stat().st_mtime_ns // 1_000_000  # the clock of whoever made the folder
+    record = Record(n=1, kind=RecordKind.END, held_ms=0, wall_ms=made_ms, exit=end)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(encode(record))
