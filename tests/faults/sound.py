@@ -10,7 +10,7 @@ import itertools
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,31 @@ SLACK_MS = 900  # a loaded machine between a process and what is observed of it
 
 
 def assert_sound(
-    url: str, data: Path, *, overrun_gflop_max: int = 0, loss_ms_max: int | None = LOSS_MS_MAX
+    url: str,
+    data: Path,
+    *,
+    overrun_gflop_max: int = 0,
+    loss_ms_max: int = LOSS_MS_MAX,
+    cut: Collection[str] = (),
 ) -> None:
     """Fail, with every reason, unless all the books of the platform on `data` are right.
 
     `overrun_gflop_max`: how much may have gone to the operator's loss. `loss_ms_max`: how much of a
-    job (per device) may be missing from its bill; None where a test has the journal lie.
+    job (per device) may be missing from its bill. `cut`: attempts whose journals have lost records
+    that had been read before, and say less by now than what is billed.
     """
     books = Books.read(url)
     problems = [
         *tiling(books),
         *bills(books, overrun_gflop_max),
-        *journals(books, data),
+        *journals(books, data, cut),
         *double_entry(books),
         *holds(books),
         *devices(books),
         *jobs(books),
         *leftovers(books, data),
+        *reality(books, data, loss_ms_max),
     ]
-    if loss_ms_max is not None:
-        problems += reality(books, data, loss_ms_max)
     assert not problems, "\n".join(problems)
 
 
@@ -121,13 +126,14 @@ def bills(books: Books, overrun_gflop_max: int) -> list[str]:
     return problems
 
 
-def journals(books: Books, data: Path) -> list[str]:
+def journals(books: Books, data: Path, cut: Collection[str]) -> list[str]:
     """What is billed is what the journal says: all of it once settled, never more."""
     problems = []
     for attempt in books.attempt:
         said_ms = max([r["held_ms"] for r in records(data, attempt["id"])], default=0)
         billed_ms = attempt["metered_ms"]
-        if billed_ms > said_ms or (attempt["settled"] and billed_ms != said_ms):
+        wrong = billed_ms > said_ms or (attempt["settled"] and billed_ms != said_ms)
+        if wrong and attempt["id"] not in cut:
             problems.append(f"{attempt['id']}: billed {billed_ms} ms, its journal says {said_ms}")
         if billed_ms > attempt["lease_held_ms"]:
             problems.append(f"{attempt['id']}: {billed_ms} ms pass its lease")

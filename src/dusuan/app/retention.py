@@ -1,6 +1,6 @@
 """Removing what is kept for a while only: files of jobs that have ended, uploads, old answers.
 
-What is owed or was paid stays for good: the ledger, usage, receipts. Files go first and are marked as
+What is owed or was paid stays for good: ledger, usage, receipts. Files go first and are marked as
 gone after, so a crash in between only means that they are removed once more.
 """
 

@@ -83,7 +83,7 @@ class Heart:
 
 
 class Chores:
-    """Removes what is kept for a while only, in a thread of its own: large trees take their time."""
+    """Removes what is kept for a while only, in a thread of its own: trees may be large."""
 
     def __init__(self, platform: Platform, pace: Pace) -> None:
         self._platform = platform
