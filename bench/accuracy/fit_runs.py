@@ -74,7 +74,7 @@ def points(path: Path = DATA) -> list[Point]:
 
 
 def _point(row: dict[str, str]) -> Point | None:
-    run = runs.read(row, library().device, library().model)
+    run = runs.read(row, library().device, library().models)
     if not isinstance(run, runs.Run):
         return None
     features = run.features

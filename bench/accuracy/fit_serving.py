@@ -85,7 +85,7 @@ def points(path: Path = DATA) -> list[Point]:
     found = []
     with path.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
-            read = servingrows.deployment(row, facts.device, facts.model)
+            read = servingrows.deployment(row, facts.device, facts.models.find)
             if not isinstance(read, Problem):
                 found.append(_point(row, read[0]))
     return found

@@ -176,7 +176,7 @@ def _without(data: list[fit_energy.Point], model: str) -> list[fit_energy.Point]
 
 
 def _energy_error(row: dict[str, str], data: list[fit_energy.Point]) -> float:
-    run = runs.read(row, library().device, library().model)
+    run = runs.read(row, library().device, library().models)
     assert isinstance(run, runs.Run)
     idle, slope = fit_energy.fit(data)
     reached = goodput.utilisation(library().runs, run.features)

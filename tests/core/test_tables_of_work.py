@@ -35,7 +35,7 @@ SERVING = {
 
 
 def read_run(**changes: str) -> Run | Problem:
-    return runs.read({**RUN, **changes}, library().device, library().model)
+    return runs.read({**RUN, **changes}, library().device, library().models)
 
 
 def run(**changes: str) -> Run:
@@ -51,7 +51,7 @@ def step(**changes: str) -> Step:
 
 
 def deployment(**changes: str) -> Deployment:
-    read = servingrows.deployment({**SERVING, **changes}, library().device, library().model)
+    read = servingrows.deployment({**SERVING, **changes}, library().device, library().models.find)
     assert not isinstance(read, Problem), read
     return read[0]
 
@@ -176,7 +176,7 @@ def test_ranks_that_a_table_counts_twice_count_once() -> None:
 
 def test_a_serving_row_without_a_load_says_what_it_assumes() -> None:
     blank = {**SERVING, "mode": "disagg", "decode_tp_size": "8"}
-    read = servingrows.deployment(blank, library().device, library().model)
+    read = servingrows.deployment(blank, library().device, library().models.find)
     assert not isinstance(read, Problem)
     assert any("assumed" in note for note in read[1])
     assert read[0].requests == 8
@@ -192,7 +192,7 @@ def test_a_serving_row_without_a_load_says_what_it_assumes() -> None:
     ],
 )
 def test_a_serving_row_that_cannot_be_read(changes: dict[str, str], code: str) -> None:
-    read = servingrows.deployment({**SERVING, **changes}, library().device, library().model)
+    read = servingrows.deployment({**SERVING, **changes}, library().device, library().models.find)
     assert isinstance(read, Problem)
     assert read.code == code
 

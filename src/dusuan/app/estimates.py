@@ -41,7 +41,7 @@ def step(row: Row) -> dict[str, Any] | Problem:
 
 def serving(row: Row) -> dict[str, Any] | Problem:
     """Times of a serving configuration: `ttft_ms`, `tpot_ms`, and `assumptions`."""
-    read = servingrows.deployment(row, library().device, library().model)
+    read = servingrows.deployment(row, library().device, library().models.find)
     if isinstance(read, Problem):
         return read
     use, notes = read
@@ -54,7 +54,7 @@ def serving(row: Row) -> dict[str, Any] | Problem:
 
 def run(row: Row) -> dict[str, Any] | Problem:
     """The columns of `estimate` for a training run: FLOP, degrees, hours, memory, energy."""
-    described = runs.read(row, library().device, library().model)
+    described = runs.read(row, library().device, library().models)
     if isinstance(described, Problem):
         return described
     hours = goodput.run_hours(library().runs, described.features)

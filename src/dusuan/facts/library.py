@@ -17,6 +17,18 @@ from dusuan.facts import catalogue, models, run_model, text
 REMEMBERED = 10_000
 
 
+class RememberedModels:
+    """The table of named architectures, with what was found once remembered."""
+
+    def __init__(self) -> None:
+        self.find: Callable[[str], Architecture | Problem] = lru_cache(REMEMBERED)(models().find)
+        self._known = lru_cache(REMEMBERED)(models().known)
+
+    def known(self, name: str) -> Architecture | Problem | None:
+        """See `ModelTable.known`."""
+        return self._known(name)
+
+
 class Library:
     """Look-ups by name, and the fitted models. One of it serves all; see `library`."""
 
@@ -51,9 +63,9 @@ class Library:
         return lru_cache(REMEMBERED)(catalogue().choose)
 
     @cached_property
-    def model(self) -> Callable[[str], Architecture | Problem]:
-        """The architecture that a name means; see `ModelTable.find`."""
-        return lru_cache(REMEMBERED)(models().find)
+    def models(self) -> RememberedModels:
+        """The architectures by name."""
+        return RememberedModels()
 
 
 @cache

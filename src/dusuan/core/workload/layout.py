@@ -6,7 +6,7 @@ splitting of matrices. The costs are rules of thumb for ordering only, never a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -84,10 +84,25 @@ def choose(need: Need, memory_gib: float, count: int) -> Fitted | Problem:
     return _too_small(leanest(every), memory_gib, count) if found is None else found
 
 
+class Candidates:
+    """Layouts in order, each with its memory: counted when it is first asked for, and kept."""
+
+    def __init__(self, need: Need, layouts: Sequence[Layout]) -> None:
+        self._need = need
+        self._layouts = layouts
+        self._counted: list[Fitted] = []
+
+    def __iter__(self) -> Iterator[Fitted]:
+        for i, layout in enumerate(self._layouts):
+            if i == len(self._counted):
+                self._counted.append(self._need.at(layout))
+            yield self._counted[i]
+
+
 @lru_cache(maxsize=1_024)
-def candidates(need: Need, count: int) -> tuple[Fitted, ...]:
+def candidates(need: Need, count: int) -> Candidates:
     """Every layout worth trying on `count` devices with its memory, least overhead first."""
-    return tuple(need.at(layout) for layout in layouts(need, count))
+    return Candidates(need, layouts(need, count))
 
 
 @lru_cache(maxsize=1_024)
@@ -96,7 +111,7 @@ def layouts(need: Need, count: int) -> tuple[Layout, ...]:
     return tuple(_serving(need, count) if isinstance(need, ServingNeed) else _training(need, count))
 
 
-def leanest(every: tuple[Fitted, ...]) -> Fitted | None:
+def leanest(every: Iterable[Fitted]) -> Fitted | None:
     """The layout that needs least memory, or None where there is none."""
     return min(every, key=lambda fitted: fitted.memory.needed_gib, default=None)
 

@@ -70,10 +70,15 @@ class ModelTable:
 
     def find(self, name: str) -> Architecture | Problem:
         """The architecture that `name` means, or a `Problem` that says what would help."""
+        known = self.known(name)
+        return self._by_size(name, plain_words(name)[1]) if known is None else known
+
+    def known(self, name: str) -> Architecture | Problem | None:
+        """The architecture of the entry that `name` means, or None where there is no entry."""
         words, bits = plain_words(name)
         found = self._entry(name, words)
         if found is None:
-            return self._by_size(name, bits)
+            return None
         built = found[0].built()
         if isinstance(built, Problem):
             return built

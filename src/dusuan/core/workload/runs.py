@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from dusuan.core.catalog.accelerators import Accelerator, Match
 from dusuan.core.workload import flops, goodput, guess, vision
@@ -18,7 +19,18 @@ from dusuan.core.workload.goodput import RunFeatures
 from dusuan.core.workload.jobspec import Problem
 
 FindDevice = Callable[[str, str], Match | Problem]
-FindModel = Callable[[str], Architecture | Problem]
+
+
+class Models(Protocol):
+    """Architectures by name, such as `named.ModelTable`."""
+
+    def known(self, name: str) -> Architecture | Problem | None:
+        """The one in the table, or None."""
+
+    def find(self, name: str) -> Architecture | Problem:
+        """The one in the table, or one of the size that the name states."""
+
+
 KINDS = ("dense", "moe", "vit", "dit", "cnn")
 SEQ = {"vit": 256, "dit": 4_096}
 SEQ_USUAL = 4_096
@@ -52,21 +64,23 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def read(row: Row, find_device: FindDevice, find_model: FindModel) -> Run | Problem:
+def read(row: Row, find_device: FindDevice, models: Models) -> Run | Problem:
     """The run that a row describes, or what is missing."""
     try:
-        return _read(row, find_device, find_model)
+        return _read(row, find_device, models)
     except _Refused as refused:
         return refused.problem
 
 
-def _read(row: Row, find_device: FindDevice, find_model: FindModel) -> Run:
+def _read(row: Row, find_device: FindDevice, models: Models) -> Run:
     notes: list[str] = []
     device = _device(row, find_device, notes)
     kind = _kind(row)
     if kind == goodput.VISION_CONVOLUTION:
         return _convolution(row, device, notes)
-    model = _model(row, kind, find_model, notes)
+    model = _model(row, kind, models, notes)
+    if kind == "dense" and model.is_moe:
+        kind = "moe"
     seq = round(_number(row, "seq_len"))
     if not seq:
         seq = SEQ.get(kind, SEQ_USUAL)
@@ -118,20 +132,21 @@ def _kind(row: Row) -> str:
     return "moe" if 0 < active < 0.9 * total else "dense"
 
 
-def _model(row: Row, kind: str, find_model: FindModel, notes: list[str]) -> Architecture:
+def _model(row: Row, kind: str, models: Models, notes: list[str]) -> Architecture:
     name = word(row, "model").split("(", 1)[0].strip()
     total = _number(row, "params_total_b") * 1e9
     active = _number(row, "params_active_b") * 1e9
-    found = find_model(name) if name else None
-    if isinstance(found, Architecture):
-        known = found.basis != "parameters" and _agrees(found, total, active)
-        if known or not (total or active):
-            notes.extend(found.notes)
-            return found
-    if not total and not active:
-        words = "neither a known model nor a parameter count is given"
-        raise _Refused(Problem("unknown_model", words, remedy="fill params_total_b"))
-    made = guess.from_params(total or active, active or None, name)
+    known = models.known(name) if name else None
+    if isinstance(known, Architecture) and _agrees(known, total, active):
+        notes.extend(known.notes)
+        return known
+    if total or active:
+        made = guess.from_params(total or active, active or None, name)
+    elif name:
+        made = models.find(name)
+    else:
+        words = "neither a model nor a parameter count is given"
+        made = Problem("unknown_model", words, remedy="fill model or params_total_b")
     if isinstance(made, Problem):
         raise _Refused(made)
     notes.extend(made.notes)
