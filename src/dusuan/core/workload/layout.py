@@ -190,7 +190,12 @@ def _variants(need: TrainingNeed, layout: Layout) -> Iterator[Layout]:
         for recompute in (Recompute.NONE, Recompute.FULL):
             for micro in MICRO_BATCHES:
                 if micro <= each and each % micro == 0:
-                    yield replace(layout, zero=zero, recompute=recompute, micro_batch=micro)
+                    yield Layout(  # not `replace`, which takes four times as long
+                        *(layout.tensor, layout.pipeline, layout.data, layout.expert),
+                        zero=zero,
+                        recompute=recompute,
+                        micro_batch=micro,
+                    )
 
 
 def overhead(need: TrainingNeed, layout: Layout) -> float:
