@@ -63,7 +63,7 @@ def tpot_ms(**changes: str) -> float:
 def test_what_a_run_leaves_blank_is_assumed_and_said() -> None:
     read = run()
     assert read.features.params_active == pytest.approx(6.74e9, rel=0.01)
-    assert read.model.name == "Llama-2-7B"
+    assert read.work.model.name == "Llama-2-7B"
     assert any("A100-SXM4-80GB" in note for note in read.notes)
     assert any("devices are assumed" in note for note in read.notes)
     assert read.features.flop == pytest.approx(6 * 6.74e9 * 2e12, rel=0.1)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dusuan.core.energy.power import energy_kwh
-from dusuan.core.units import GFLOP_PER_DEGREE
-from dusuan.core.workload import goodput, layout, runs, servingrows, stepmfu, steprows
+from dusuan.core.units import degrees_text
+from dusuan.core.workload import estimate, goodput, runs, servingrows, stepmfu, steprows
 from dusuan.core.workload import serving as servingmodel
-from dusuan.core.workload.architecture import Architecture
 from dusuan.core.workload.goodput import Span
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.runs import Run
@@ -21,7 +20,6 @@ RUN_COLUMNS = (
     *("device_hours_p10", "device_hours_p50", "device_hours_p90"),
     *("memory_gib_per_device", "fits", "layout", "energy_kwh_p50", "assumptions"),
 )
-DEGREE_TFLOPS = 312
 
 
 Row = Mapping[str, str]
@@ -62,37 +60,32 @@ def run(row: Row) -> dict[str, Any] | Problem:
     flop = round(described.features.flop)
     return {
         "flop_total": flop,
-        "delivered_degrees": f"{flop / 1e9 / GFLOP_PER_DEGREE:.6f}",
-        **_held(described, hours),
-        "device_hours_p10": hours.p10,
-        "device_hours_p50": hours.p50,
-        "device_hours_p90": hours.p90,
+        "delivered_degrees": degrees_text(flop // 10**9),
+        **_spans(described, hours),
         **_memory(described, notes),
         "energy_kwh_p50": _energy(described, hours, notes),
         "assumptions": notes,
     }
 
 
-def _held(described: Run, hours: Span) -> dict[str, str]:
-    rate = described.features.peak_tflops / DEGREE_TFLOPS
-    return {f"held_degrees_{p}": f"{getattr(hours, p) * rate:.6f}" for p in ("p10", "p50", "p90")}
+def _spans(described: Run, hours: Span) -> dict[str, Any]:
+    gflops = described.features.peak_tflops * 1_000
+    found: dict[str, Any] = {}
+    for name in ("p10", "p50", "p90"):
+        spent = getattr(hours, name)
+        found[f"held_degrees_{name}"] = degrees_text(round(gflops * spent * goodput.HOUR_S))
+        found[f"device_hours_{name}"] = spent
+    return found
 
 
 def _memory(described: Run, notes: list[str]) -> dict[str, Any]:
-    unknown = {"memory_gib_per_device": None, "fits": None, "layout": None}
-    size = described.device.memory_gib
-    if not isinstance(described.model, Architecture):
-        return unknown
-    if size is None:
-        notes.append(f"the memory of {described.device.name} is not published")
-        return unknown
-    need = layout.TrainingNeed(described.model, described.seq)
-    chosen = layout.choose(need, size, described.devices)
-    if isinstance(chosen, Problem):
-        notes.append(chosen.text)
-        return unknown | {"fits": False}
-    words = " ".join(f"{name}={value}" for name, value in chosen.layout.describe().items())
-    return {"memory_gib_per_device": chosen.memory.needed_gib, "fits": True, "layout": words}
+    fitted, fits, reason = estimate.fit(described.work, described.device, described.devices, None)
+    if reason:
+        notes.append(reason)
+    if fitted is None:
+        return {"memory_gib_per_device": None, "fits": fits, "layout": None}
+    words = " ".join(f"{name}={value}" for name, value in fitted.layout.describe().items())
+    return {"memory_gib_per_device": fitted.memory.total_gib, "fits": fits, "layout": words}
 
 
 def _energy(described: Run, hours: Span, notes: list[str]) -> float | None:

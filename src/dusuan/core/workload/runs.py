@@ -15,6 +15,7 @@ from dusuan.core.catalog.accelerators import Accelerator, Match
 from dusuan.core.workload import flops, goodput, guess, vision
 from dusuan.core.workload.architecture import Architecture
 from dusuan.core.workload.cells import Row, number, word
+from dusuan.core.workload.describe import BATCH_TOKENS, CHINCHILLA, SEQ_USUAL, Kind, Span, Work
 from dusuan.core.workload.goodput import RunFeatures
 from dusuan.core.workload.jobspec import Problem
 
@@ -33,12 +34,11 @@ class Models(Protocol):
 
 KINDS = ("dense", "moe", "vit", "dit", "cnn")
 SEQ = {"vit": 256, "dit": 4_096}
-SEQ_USUAL = 4_096
 DEVICES_USUAL = (8, 4_096)
 PARAMS_TOLERANCE = 0.15
-TOKENS_PER_PARAM = 20  # Chinchilla, arXiv 2203.15556
 TOKENS_PER_PARAM_MAX = 1_000_000
 EPOCHS = 90
+IMAGES_PER_DEVICE = 256
 _EPOCHS = re.compile(r"(\d+)\s*epochs?", re.I)
 # DeepSeek-V3, arXiv 2412.19437 section 3.3; Llama 4, Meta's announcement of 2025-04-05.
 TRAINED_IN_FP8 = ("DeepSeek-V3", "Llama-4")
@@ -47,14 +47,12 @@ _FP8_TFLOPS_MIN = 900.0  # cards of H100's class and above
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training run as described: its FLOP features, model, device, sizes and assumptions."""
+    """A training run as described: what its time and its memory rest on, and what was assumed."""
 
     features: RunFeatures
-    model: Architecture | vision.VisionModel
+    work: Work
     device: Accelerator
     devices: int
-    tokens: int
-    seq: int
     notes: tuple[str, ...]
 
 
@@ -96,7 +94,8 @@ def _read(row: Row, find_device: FindDevice, models: Models) -> Run:
         devices=devices,
         fp8=_fp8(model, device, notes),
     )
-    return Run(features, model, device, devices, tokens, seq, tuple(notes))
+    work = Work(model, Kind.TRAIN, _known(tokens), seq, max(1, BATCH_TOKENS // seq))
+    return Run(features, work, device, devices, tuple(notes))
 
 
 def _device(row: Row, find_device: FindDevice, notes: list[str]) -> Accelerator:
@@ -161,8 +160,8 @@ def _agrees(model: Architecture, total: float, active: float) -> bool:
 def _tokens(row: Row, model: Architecture, notes: list[str]) -> int:
     tokens = round(_number(row, "tokens_b") * 1e9)
     if not tokens:
-        tokens = TOKENS_PER_PARAM * model.params_active
-        notes.append(f"{tokens / 1e9:,.4g} billion tokens are assumed: {TOKENS_PER_PARAM} each")
+        tokens = CHINCHILLA * model.params_active
+        notes.append(f"{tokens / 1e9:,.4g} billion tokens are assumed: {CHINCHILLA} each")
     if tokens > TOKENS_PER_PARAM_MAX * model.params_active:
         words = f"{tokens / 1e9:g} billion tokens is more than any run of this model has"
         raise _Refused(Problem("out_of_range", words, remedy="tokens_b counts billions"))
@@ -217,7 +216,13 @@ def _convolution(row: Row, device: Accelerator, notes: list[str]) -> Run:
         kind=goodput.VISION_CONVOLUTION,
         devices=max(1, round(_number(row, "n_devices"))),
     )
-    return Run(features, network, device, features.devices or 1, images, 1, tuple(notes))
+    devices = features.devices or 1
+    work = Work(network, Kind.VISION, _known(images), 1, IMAGES_PER_DEVICE * devices)
+    return Run(features, work, device, devices, tuple(notes))
+
+
+def _known(amount: int) -> Span:
+    return Span(amount, amount, amount)
 
 
 def _number(row: Row, name: str) -> float:
