@@ -79,7 +79,7 @@ def _model(platform: Platform, work: Workload, upload_id: str | None) -> Model |
     if PurePosixPath(name).suffix.lower() in _FILES:
         return _from_file(platform, name, upload_id)
     seen = vision.named(name, work.image_size)
-    return library().model(name) if seen is None else seen
+    return library().models.find(name) if seen is None else seen
 
 
 def _from_file(platform: Platform, name: str, upload_id: str | None) -> Model | Problem:
