@@ -87,3 +87,4 @@ class CuttableStore(Store):
         """As ever, but for the watcher."""
         with super().transaction() as tx:
             yield Tx(_Watched(tx._connection, self.saboteur))
+            self.saboteur.before(tx._connection)  # everything is written, nothing committed
