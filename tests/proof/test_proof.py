@@ -26,7 +26,7 @@ from tests.proof.world import World, operations
 
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # connections are killed on purpose
 SEED = int(os.environ.get("DUSUAN_PROOF_SEED") or time.time_ns() % 2**32)
-HISTORIES, STEPS = 42, 240
+HISTORIES, STEPS = 60, 240  # some histories end early
 
 
 @pytest.fixture(scope="module")
