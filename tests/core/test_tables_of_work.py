@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dusuan.app import estimates
 from dusuan.core.energy import power
 from dusuan.core.workload import runs, serving, servingrows, stepmfu, steprows
 from dusuan.core.workload.jobspec import Problem
@@ -102,6 +103,8 @@ def test_images_of_a_convolutional_network_follow_from_its_epochs() -> None:
         ({"tokens_b": "minus three"}, "not_a_number"),
         ({"tokens_b": "-3"}, "not_a_number"),
         ({"tokens_b": "1e18"}, "out_of_range"),
+        ({"seq_len": "1e30"}, "out_of_range"),
+        ({"model": "ResNet-50", "kind": "cnn", "tokens_b": "1e13"}, "out_of_range"),
         ({"params_total_b": "1e12", "model": "x"}, "out_of_range"),
         ({"params_total_b": "5", "params_active_b": "50", "model": "x"}, "contradiction"),
         ({"model": "AlexNet", "kind": "cnn"}, "unknown_model"),
@@ -133,6 +136,32 @@ def test_a_step_is_told_by_its_parameters_and_by_its_name() -> None:
     assert (step().hidden, step().layers) == (4_096, 32)
     assert step(NumParams="").params == 7e9
     assert isinstance(steprows.step({"GPU": "h100", "Model": "?"}, library().device), Problem)
+
+
+HOSTILE = st.sampled_from(
+    ("", "0", "-1", "NaN", "inf", "1e400", "1e14", "1e-9", "abc", "\0", "x" * 5_000, "8x7b", "64")
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(RUN)), HOSTILE, min_size=1))
+def test_no_row_of_runs_breaks_the_estimate(changes: dict[str, str]) -> None:
+    found = estimates.run({**RUN, **changes})
+    assert isinstance(found, Problem) or 0 < found["device_hours_p10"] < math.inf
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(STEP)), HOSTILE, min_size=1))
+def test_no_row_of_steps_breaks_the_estimate(changes: dict[str, str]) -> None:
+    found = estimates.step({**STEP, **changes})
+    assert isinstance(found, Problem) or 0 < found["mfu_p50"] < math.inf
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(SERVING)), HOSTILE, min_size=1))
+def test_no_row_of_serving_breaks_the_estimate(changes: dict[str, str]) -> None:
+    found = estimates.serving({**SERVING, **changes})
+    assert isinstance(found, Problem) or 0 < found["tpot_ms"] < math.inf
 
 
 def test_recomputation_sharding_and_distance_cost_utilisation() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dusuan.core.workload.jobspec import Problem
 
 Row = Mapping[str, str | None]
+LARGEST = 1e14
 _BLANK = frozenset(("", "nan", "none", "null", "na", "n/a", "-"))
 
 
@@ -26,7 +27,10 @@ def number(row: Row, name: str, default: float) -> float | Problem:
         value = float(text.replace(",", "").replace("_", ""))
     except ValueError:
         value = math.nan
-    if math.isfinite(value) and value >= 0:
+    if math.isfinite(value) and 0 <= value <= LARGEST:
         return value
+    if value > LARGEST:
+        words = f"{name}: {text[:40]} is more than anything that this counts"
+        return Problem("out_of_range", words, remedy="check the unit")
     words = f"{name}: {text[:40]!r} is no number of zero or more"
     return Problem("not_a_number", words, remedy="correct the row")

@@ -38,7 +38,7 @@ DEVICES_USUAL = (8, 4_096)
 PARAMS_TOLERANCE = 0.15
 TOKENS_PER_PARAM_MAX = 1_000_000
 EPOCHS = 90
-IMAGES_PER_DEVICE = 256
+IMAGES_PER_DEVICE, IMAGES_MAX = 256, 10**15
 _EPOCHS = re.compile(r"(\d+)\s*epochs?", re.I)
 # DeepSeek-V3, arXiv 2412.19437 section 3.3; Llama 4, Meta's announcement of 2025-04-05.
 TRAINED_IN_FP8 = ("DeepSeek-V3", "Llama-4")
@@ -208,6 +208,9 @@ def _convolution(row: Row, device: Accelerator, notes: list[str]) -> Run:
         count = int(epochs[1]) if epochs else EPOCHS
         images = count * vision.IMAGENET_IMAGES
         notes.append(f"{count} epochs of ImageNet-1k are assumed: {images:,} images")
+    if images > IMAGES_MAX:
+        words = f"{images:,} images is more than any run of such a network sees"
+        raise _Refused(Problem("out_of_range", words, remedy="tokens_b counts billions of images"))
     features = RunFeatures(
         flop=float(network.training_flop(images)),
         params_active=float(network.params),

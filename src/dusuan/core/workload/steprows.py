@@ -56,7 +56,7 @@ def _step(
         if isinstance(value, Problem):
             return value
         values[name] = value
-    seq, devices = int(values["SeqLen (T)"] or SEQ), int(values["# GPUs"] or DEVICES)
+    seq, devices = (max(1, round(values[n] or d)) for n, d in list(defaults.items())[:2])
     micro = values["MicroBatchSize"]
     if not micro:
         micro = float(max(1, TOKENS_PER_BATCH // seq))
