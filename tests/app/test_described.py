@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.app.conftest import Desk
 
-from dusuan.app import jobs, pool, quotes
+from dusuan.app import jobs, overrides, pool, quotes
 from dusuan.app.context import Refused
 from dusuan.engines.base import Device
 from dusuan.sim.engine import Behaviour
@@ -115,6 +115,14 @@ def test_what_if_shows_cards_that_the_pool_does_not_have(centre: Desk) -> None:
     assert {p["in_pool"] for p in domestic["plans"]} == {False}
     reasons = {e["device"]: e["reason"] for e in domestic["excluded"]}
     assert reasons[A100].startswith("origin: ")
+
+
+def test_a_quote_uses_the_figures_that_the_operator_has_set(centre: Desk) -> None:
+    before = quote(centre, FINETUNE, what_if=True)
+    assert "not published" in {e["device"]: e["reason"] for e in before["excluded"]}["S60"]
+    centre.call(overrides.change, "S60", "bf16", 400.0, "GEMM sweep")
+    after = quote(centre, FINETUNE, what_if=True)
+    assert "S60" in {p["device"] for p in after["plans"]}
 
 
 def test_a_model_that_fits_nowhere_says_so_for_each_device(centre: Desk) -> None:

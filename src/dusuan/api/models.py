@@ -58,6 +58,13 @@ class Budget(Body):
     budget_gflop: Gflop | None
 
 
+class NewOverride(Body):
+    device: Text
+    field: Text
+    value: Annotated[float | None, Field(gt=0, le=1e7, allow_inf_nan=False)]
+    source: Annotated[Text, Field(min_length=1)]
+
+
 class NewMember(Body):
     name: Text
     account: Text
@@ -249,6 +256,20 @@ class QuoteView(View):
     chosen: str | None
     problem: dict[str, Any] | None
     expires_at: str
+
+
+class OverridesView(View):
+    overrides: list[dict[str, Any]]
+
+
+class AcceleratorView(View):
+    name: str
+    make: str
+    origin: str
+    figures: dict[str, dict[str, Any]]
+    overrides: list[dict[str, Any]]
+    rating_gflops: int | None
+    quotable: bool
 
 
 class PriceView(View):

@@ -13,6 +13,7 @@ from dusuan import __version__
 from dusuan.api import (
     models,
     problems,
+    routes_catalog,
     routes_centre,
     routes_files,
     routes_jobs,
@@ -31,6 +32,7 @@ _ROUTERS = (
     routes_money.router,
     routes_jobs.router,
     routes_quotes.router,
+    routes_catalog.router,
     routes_files.router,
 )
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from dusuan.app import matching
 from dusuan.app.context import Platform, Refused
-from dusuan.core.catalog.accelerators import Accelerator, Figure
+from dusuan.core.catalog.accelerators import Accelerator, Catalogue, Figure
 from dusuan.core.planning import grid
 from dusuan.core.planning.grid import Models, Option
 from dusuan.core.scheduling.model import Request
@@ -19,7 +19,6 @@ from dusuan.core.workload.describe import Asked, Kind, Model, Work, describe
 from dusuan.core.workload.flops import Finetune
 from dusuan.core.workload.hfconfig import from_config
 from dusuan.core.workload.jobspec import JobSpec, Problem, Resources, Workload
-from dusuan.facts import catalogue
 from dusuan.facts.library import library
 from dusuan.store.rows import DeviceRow
 
@@ -140,19 +139,21 @@ def options(
     devices: Sequence[DeviceRow],
     sustained: Mapping[str, tuple[float, float, float]],
     *,
+    known: Catalogue,
     what_if: bool,
 ) -> list[Option]:
     """Every device type of the pool, and with `what_if` of the catalogue besides.
 
     `sustained`: what devices of a model were seen to sustain on such work, by the model's name.
+    `known`: the catalogue with the operator's figures in place.
     """
     usable = {d.model for d in matching.usable(resources, devices)}
     rows = {d.model: d for d in devices if d.model in usable}
-    own = [_own(row, devices, resources, sustained.get(row.model)) for row in rows.values()]
+    own = [_own(row, devices, resources, sustained.get(row.model), known) for row in rows.values()]
     if not what_if:
         return own
     names = {option.device.name for option in own}
-    return own + [_could_have(d, resources) for d in catalogue().devices if d.name not in names]
+    return own + [_could_have(d, resources) for d in known.devices if d.name not in names]
 
 
 def _own(
@@ -160,13 +161,14 @@ def _own(
     devices: Sequence[DeviceRow],
     resources: Resources,
     sustained: tuple[float, float, float] | None,
+    known: Catalogue,
 ) -> Option:
     """A model of the pool: what it was rated at here, and what the catalogue knows besides."""
     rating = matching.rating_of(row.model, devices)
     gflops = rating[0] if rating else 0
     most = matching.largest_gang(Request(1, row.kind, row.model), devices)
     counts = (resources.count,) if resources.count else _doubling(most)
-    device = _accelerator(row, gflops)
+    device = _accelerator(row, gflops, known)
     excluded = "" if sustained is not None else _unsized(row, device)
     return Option(device, row.kind, gflops, counts, True, sustained, excluded)
 
@@ -185,9 +187,9 @@ def _doubling(most: int) -> tuple[int, ...]:
     return tuple(sorted(counts | {most}))
 
 
-def _accelerator(row: DeviceRow, gflops: int) -> Accelerator:
+def _accelerator(row: DeviceRow, gflops: int, known: Catalogue) -> Accelerator:
     """The catalogue's entry for a device of the pool, or one made of what was measured here."""
-    found = library().device(f"{row.make} {row.model}") if row.kind != "cpu" else None
+    found = known.choose(f"{row.make} {row.model}") if row.kind != "cpu" else None
     if found is not None and not isinstance(found, Problem):
         return found.device
     said = {"bf16_tflops": gflops / 1_000}

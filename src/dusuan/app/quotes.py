@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import describing, jobs, matching, pool, prices
+from dusuan.app import describing, jobs, matching, overrides, pool, prices
 from dusuan.app.access import Actor, Need, account_for
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
@@ -114,7 +114,8 @@ def _describe(
     spec, version = asked.spec, prices.latest(tx)
     work = describing.work_of(platform, spec, asked.upload_id)
     seen = pool.sustained(tx, spec.workload.kind)
-    options = describing.options(spec.resources, devices, seen, what_if=what_if)
+    known = overrides.effective(tx)
+    options = describing.options(spec.resources, devices, seen, known=known, what_if=what_if)
     ways, excluded = grid.ways(work, options, describing.models())
     tiers = {each: prices.permille(version, each) for each in prices.TIERS}
     amount = description.amount(spec.workload)

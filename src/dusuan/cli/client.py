@@ -18,6 +18,7 @@ Document = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 LONG_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+GLANCE_TIMEOUT = httpx.Timeout(3.0, connect=1.0)
 RETRY_AFTER_S = 0.3
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -48,6 +49,10 @@ class Client:
     def get(self, path: str, where: str | None = None, **params: Any) -> Document:
         """GET a JSON document; parameters that are None are left out."""
         return self._json("GET", path, where, params=_given(params))
+
+    def glance(self, path: str) -> Document:
+        """GET something that is good to know, from a platform that answers at once."""
+        return self._json("GET", path, None, timeout=GLANCE_TIMEOUT, tries=1)
 
     def post(self, path: str, body: Mapping[str, Any], where: str | None = None) -> Document:
         """POST something that may be done once only: the same key goes with a second try."""

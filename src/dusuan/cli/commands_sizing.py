@@ -1,28 +1,26 @@
-"""Commands that size work before it runs: the catalogue, the estimator, conversions.
+"""Commands that size work before it runs: the estimator, conversions.
 
-They need no running platform: what they know ships with the command.
+They need no running platform: what they know ships with the command. Where one runs, the figures
+of its operator are used.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from dusuan.cli import commands_tables, modelfile, render_sizing
-from dusuan.cli.failures import NOT_FOUND, USAGE, Failure, usage
-from dusuan.cli.session import Data, Json, Session, command
-from dusuan.core.catalog import views
-from dusuan.core.catalog.accelerators import Catalogue, Match
+from dusuan.cli.commands_catalog import seen_catalogue
+from dusuan.cli.failures import usage
+from dusuan.cli.session import Data, Json, command
+from dusuan.core.catalog.accelerators import Accelerator, Catalogue, Match
 from dusuan.core.convert import convert as convert_units
 from dusuan.core.workload.describe import Asked, Kind, Model, amount, describe
 from dusuan.core.workload.estimate import Estimate, Models, estimate
 from dusuan.core.workload.flops import Finetune
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.layout import parse_layout
-from dusuan.facts import catalogue
 from dusuan.facts.library import library
 
 REFERENCE = "A100-SXM4-80GB"  # the card that defines the degree
@@ -30,29 +28,9 @@ _UNITS = {"ignore_unknown_options": True}  # a value may be negative
 _Value = TypeVar("_Value")
 
 
-class Origin(StrEnum):
-    """Where a make is from."""
-
-    DOMESTIC = "domestic"
-    FOREIGN = "foreign"
-
-
-class Precision(StrEnum):
-    """A precision that a device may be published at."""
-
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    FP8 = "fp8"
-    FP4 = "fp4"
-    INT8 = "int8"
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command(context_settings=_UNITS)(convert)
-    app.add_typer(_catalog(), name="catalog", help="Accelerators, with sources.")
     app.add_typer(_estimating(), name="estimate", help="What a workload takes, before it runs.")
 
 
@@ -81,7 +59,7 @@ def convert(
 ) -> None:
     """Convert between degrees, FLOP, PFLOP/s-days, card-hours of any card, P and E of a centre."""
     with command(ctx, as_json, data) as s:
-        converted = sound(convert_units(value, source, target, cards=catalogue().rated))
+        converted = sound(convert_units(value, source, target, cards=seen_catalogue(s).rated))
         document = {"value": converted.value, "unit": converted.unit, "exact": converted.exact}
         s.show(document, render_sizing.converted)
 
@@ -135,7 +113,7 @@ def estimate_command(
         numbers = _numbers(said)
         used = numbers.pop("count")
         asked = _asked(numbers, model, kind, finetune, precision)
-        chosen = _estimated(asked, device, used, layout)
+        chosen = _estimated(seen_catalogue(s), asked, device, used, layout)
         s.show(chosen.document(), render_sizing.estimate)
 
 
@@ -183,9 +161,11 @@ def _whole(name: str, value: float) -> float | int:
     return int(value)
 
 
-def _estimated(asked: Asked, device: str | None, count: int | None, layout: str | None) -> Estimate:
+def _estimated(
+    known: Catalogue, asked: Asked, device: str | None, count: int | None, layout: str | None
+) -> Estimate:
     work = sound(describe(asked))
-    match: Match = sound(catalogue().choose(device or REFERENCE))
+    match: Match = sound(known.choose(device or REFERENCE))
     given = None if layout is None else sound(parse_layout(layout, count))
     used = count if given is None else given.count
     facts = library()
@@ -194,62 +174,10 @@ def _estimated(asked: Asked, device: str | None, count: int | None, layout: str 
     notes = [match.assumed] if match.assumed else []
     if device is None:
         notes.append(f"no device given: {REFERENCE}, the card that defines the degree")
-    return found.noting(*notes)
+    return found.noting(*notes, *_own(match.device))
 
 
-def catalog(
-    ctx: typer.Context,
-    make: Annotated[str | None, typer.Option(help="Of this make only.")] = None,
-    origin: Annotated[Origin | None, typer.Option(help="Domestic or foreign makes.")] = None,
-    min_memory: Annotated[float | None, typer.Option(min=0, help="At least so many GiB.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Published at this one.")] = None,
-    sources: Annotated[bool, typer.Option("--sources", help="Who says so.")] = False,
-    conflicts: Annotated[bool, typer.Option("--conflicts", help="Who says otherwise.")] = False,
-    as_json: Json = False,
-    data: Data = None,
-) -> None:
-    """Accelerators: dense TFLOPS by precision, memory, bandwidth, power, sources, conflicts."""
-    if ctx.invoked_subcommand is not None:
-        return
-    with command(ctx, as_json, data) as s:
-        kept = [
-            views.listed(device)
-            for device in shown_catalogue(s).devices
-            if views.passes(device, make, origin, min_memory, precision)
-        ]
-        if conflicts:
-            kept = [device for device in kept if device["conflicts"]]
-        s.show({"devices": kept}, partial(render_sizing.catalog, sources=sources, others=conflicts))
-
-
-def show(
-    ctx: typer.Context,
-    device: Annotated[str, typer.Argument(help="A name, such as H100-SXM5-80GB.")],
-    as_json: Json = False,
-    data: Data = None,
-) -> None:
-    """All that is known of one device: every figure with its source, conflicts, overrides."""
-    with command(ctx, as_json, data) as s:
-        found = shown_catalogue(s).matches(device)
-        if len(found) != 1:
-            raise missing(shown_catalogue(s).find(device))
-        s.show(views.detailed(found[0]), render_sizing.device)
-
-
-def _catalog() -> typer.Typer:
-    """`catalog` lists; `catalog show`, `set` and `history` are about one device."""
-    group = typer.Typer()
-    group.callback(invoke_without_command=True)(catalog)
-    group.command()(show)
-    return group
-
-
-def missing(problem: Any) -> Failure:
-    """The failure of a name that means no device, or several."""
-    code = NOT_FOUND if problem.code == "unknown_device" else USAGE
-    return Failure(problem.code, problem.text, problem.remedy, code)
-
-
-def shown_catalogue(s: Session) -> Catalogue:  # noqa: ARG001 - overrides come from its platform
-    """The catalogue as shipped."""
-    return catalogue()
+def _own(device: Accelerator) -> list[str]:
+    """A word on the operator's own figures of the device, where there are any."""
+    own = [name for name, figure in device.figures.items() if figure.confidence == "operator"]
+    return [f"set by the platform's operator for {device.name}: {', '.join(own)}"] if own else []

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from dusuan.cli import (
+    commands_catalog,
     commands_centre,
     commands_jobs,
     commands_money,
@@ -29,6 +30,7 @@ _MODULES = (
     commands_jobs,
     commands_quotes,
     commands_sim,
+    commands_catalog,
     commands_sizing,
 )
 

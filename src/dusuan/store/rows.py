@@ -18,6 +18,18 @@ class Org:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogOverride:
+    """An operator's figure for an accelerator; `value` None takes an earlier one back."""
+
+    device: str
+    field: str
+    value: float | None
+    source: str
+    set_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A customer's account, with the ledger accounts that stand behind it.
 

@@ -211,6 +211,19 @@ CREATE TABLE rating (
 );
 CREATE INDEX rating_latest ON rating (device, id DESC);
 
+-- An operator's own figures for accelerators of the catalogue. Rows are only ever added; the last of a
+-- device's field counts, and one without a value takes the override back.
+CREATE TABLE catalog_override (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device     text NOT NULL,
+    field      text NOT NULL,
+    value      double precision CHECK (value > 0),
+    source     text NOT NULL CHECK (source <> ''),
+    set_by     text NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX catalog_override_device ON catalog_override (device, id);
+
 -- Jobs.
 CREATE TABLE upload (
     id          text PRIMARY KEY,

@@ -45,7 +45,10 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's own figure for a device, and when it was set. The last one counts."""
+    """An operator's own figure for a device, and when it was set. The last one counts.
+
+    `value` None takes an earlier one back: the shipped figure counts again.
+    """
 
     device: str
     field: str
@@ -123,7 +126,8 @@ class Accelerator:
         """Why this card cannot be quoted from the catalogue alone, or None where it can."""
         missing = [n for n in ("memory_gb", "bandwidth_gbs") if self.value(n) is None]
         figure = self.figures.get(f"{self.rated_precision}_tflops")
-        remedy = f"calibrate it, or have the operator set it: dusuan catalog set {self.name!r} …"
+        command = f"dusuan catalog set {self.name!r} FIELD VALUE --source TEXT"
+        remedy = f"calibrate it, or have the operator set it: {command}"
         if figure is None:
             words = f"{self.name}: dense BF16 or FP16 TFLOPS are not published"
             return Problem("unpublished", words, remedy=remedy)
@@ -189,7 +193,12 @@ class Catalogue:
         by_device: dict[str, list[Override]] = {}
         for override in overrides:
             by_device.setdefault(override.device, []).append(override)
-        return Catalogue(tuple(_overridden(d, by_device.get(d.name, [])) for d in self.devices))
+        return Catalogue(
+            tuple(
+                _overridden(d, by_device[d.name]) if d.name in by_device else d
+                for d in self.devices
+            )
+        )
 
     def _spellings(self) -> list[str]:
         return [*(d.name for d in self.devices), *(a for d in self.devices for a in d.aliases)]
@@ -258,4 +267,6 @@ def _overridden(device: Accelerator, overrides: Sequence[Override]) -> Accelerat
         if override.value is not None:
             source = f"{override.source} (set by {override.by} at {override.at})"
             figures[override.field] = Figure(override.value, source, "operator")
+        elif override.field in device.figures:
+            figures[override.field] = device.figures[override.field]
     return replace(device, figures=figures, overrides=(*device.overrides, *overrides))

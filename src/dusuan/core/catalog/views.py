@@ -15,14 +15,18 @@ def passes(
     origin: str | None = None,
     memory_gib_min: float | None = None,
     precision: str | None = None,
+    quotable: bool | None = None,
 ) -> bool:
-    """Whether a device is of that make and origin, has that memory and that precision."""
+    """Whether a device is of that make and origin, has that memory and that precision, and can
+    be quoted from its figures."""
     if make is not None and make.lower() not in device.make.lower():
         return False
     if origin is not None and device.origin != origin:
         return False
     memory = device.memory_gib
     if memory_gib_min is not None and (memory is None or memory < memory_gib_min):
+        return False
+    if quotable is not None and quotable != (device.unquotable() is None):
         return False
     return precision is None or device.tflops(precision) is not None
 
