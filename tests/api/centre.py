@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import httpx
 import uvicorn
 
-from dusuan.api import Hooks, create_app
+from dusuan.api import Hooks, create_app, server_options
 from dusuan.app import pool, tenants, wallets
 from dusuan.app.context import Limits, Platform
 from dusuan.core.metering.journal import EndReason, Exit, Record, RecordKind
@@ -235,9 +235,7 @@ class Centre:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
+        config = uvicorn.Config(self.app, timeout_graceful_shutdown=1, **server_options())
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],))
         self._thread.start()

@@ -2,5 +2,6 @@
 
 from dusuan.api.hooks import Hooks
 from dusuan.api.server import create_app
+from dusuan.api.wire import server_options
 
-__all__ = ["Hooks", "create_app"]
+__all__ = ["Hooks", "create_app", "server_options"]

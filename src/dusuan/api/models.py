@@ -75,6 +75,7 @@ class NewKey(Body):
     org: Text
     member: Text
     expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    expires_in_s: Annotated[int | None, Field(gt=0, le=DAYS_MAX * 86_400)] = None
 
 
 class NewPackage(Body):
@@ -145,6 +146,22 @@ class Made(View):
 class MadeKey(Made):
     key: str
     expires_at: str | None
+
+
+class KeyView(View):
+    """A key without its secret; `hint` is how it begins."""
+
+    id: str
+    member: str | None
+    hint: str
+    state: Literal["valid", "expired", "revoked"]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class KeyList(View):
+    items: list[KeyView]
 
 
 class Whoami(View):

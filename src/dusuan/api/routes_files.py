@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
+import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -45,18 +46,18 @@ async def upload(request: Request, call: Calling) -> Answer:
     upload_id = call.platform.new_id("upl")
     part = call.platform.uploads / f".{upload_id}.partial"
     try:
-        sha256, size = await _receive(request, part, most)
+        sha256, size = await _receive(request, part, most, call.platform.limits.body_wait_s)
         return await to_thread.run_sync(partial(_keep, call, upload_id, part, sha256, size))
     finally:
         part.unlink(missing_ok=True)
 
 
-async def _receive(request: Request, part: FilePath, most: int) -> tuple[str, int]:
+async def _receive(request: Request, part: FilePath, most: int, wait_s: float) -> tuple[str, int]:
     """Stream the body into the file `part`; its SHA-256 and its bytes."""
     digest, size = hashlib.sha256(), 0
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("xb") as file:
-        async for chunk in request.stream():
+        async for chunk in _chunks(request, wait_s):
             if size < len(GZIP_MAGIC) and not _begins_gzip(size, chunk):
                 raise _not_gzip()
             size += len(chunk)
@@ -69,6 +70,21 @@ async def _receive(request: Request, part: FilePath, most: int) -> tuple[str, in
     if size < len(GZIP_MAGIC):
         raise _not_gzip()
     return digest.hexdigest(), size
+
+
+async def _chunks(request: Request, wait_s: float) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises `Refused` too_slow when nothing has come for `wait_s`."""
+    stream = request.stream()
+    while True:
+        try:
+            with anyio.fail_after(wait_s):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            text = f"the upload fell silent for {wait_s:g} s"
+            raise refuse("too_slow", "upload_too_slow", text, "upload again") from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _begins_gzip(at: int, chunk: bytes) -> bool:

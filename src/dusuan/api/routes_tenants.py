@@ -83,6 +83,16 @@ def add_member(call: Calling, body: models.NewMember, key: IdempotencyKey = None
     )
 
 
+@router.get("/keys", response_model=models.KeyList, response_model_exclude_unset=True)
+def list_keys(call: Calling, org: Annotated[models.Text | None, Query()] = None) -> Answer:
+    """Your keys, or those of all you manage in an organisation; never a secret.
+
+    For an operator without `org`: the centre's own.
+    """
+    now = call.platform.now()
+    return {"items": call.read(lambda tx: tenants.list_keys(tx, call.actor, org, now))}
+
+
 @router.post(
     "/keys", status_code=201, response_model=models.MadeKey, response_model_exclude_unset=True
 )
@@ -90,7 +100,13 @@ def create_key(call: Calling, body: models.NewKey) -> Answer:
     """A new API key. It is in this answer and nowhere else, so no Idempotency-Key is kept."""
     return call.write(
         lambda tx: tenants.create_key(
-            call.platform, tx, call.actor, body.org, body.member, body.expires_at
+            call.platform,
+            tx,
+            call.actor,
+            body.org,
+            body.member,
+            expires_at=body.expires_at,
+            expires_in_s=body.expires_in_s,
         )
     )
 

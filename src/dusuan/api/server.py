@@ -43,6 +43,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+_HEALTH: dict[int | str, dict[str, Any]] = {
+    **_PROBLEMS,
+    503: {"description": "It does not work now", "content": {"application/json": {}}},
+}
 # Says in the OpenAPI document what `Edge` demands; it checks nothing itself.
 _BEARER = HTTPBearer(auto_error=False, description="An API key: dk_…")
 
@@ -75,7 +79,7 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
 def _plain_routes(app: FastAPI, hooks: Hooks) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/healthz", tags=["centre"])
+    @router.get("/healthz", tags=["centre"], responses=_HEALTH)
     def healthz(response: Response) -> Mapping[str, Any]:
         """Whether the platform works. The only thing that needs no key."""
         health = hooks.healthy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dusuan.app.access import (
@@ -16,7 +16,7 @@ from dusuan.app.access import (
     operator_only,
     visible_accounts,
 )
-from dusuan.app.context import Platform, refuse
+from dusuan.app.context import Platform, Refused, refuse
 from dusuan.store.database import Tx
 from dusuan.store.rows import Account, Id, Key, LedgerAccount, Member, Org, Role
 
@@ -226,7 +226,9 @@ def create_key(
     actor: Actor,
     org: str,
     member_name: str,
-    expires_at: datetime | None,
+    *,
+    expires_at: datetime | None = None,
+    expires_in_s: int | None = None,
 ) -> dict[str, Any]:
     """A new key for a member of `org`. The key is in this answer and nowhere else.
 
@@ -236,9 +238,53 @@ def create_key(
     root = _org_account(tx, actor, org)
     member = _member(tx, root.org_id, member_name)
     _may_act_for(tx, actor, member.id, root.path)
-    if expires_at is not None and expires_at <= platform.now():
+    ends = _key_end(platform.now(), expires_at, expires_in_s)
+    return issue_key(platform, tx, member.id, ends)
+
+
+def _key_end(now: datetime, at: datetime | None, in_s: int | None) -> datetime | None:
+    """When a new key ends. Raises `Refused` for two answers, or one that has passed."""
+    if at is not None and in_s is not None:
+        text = "both `expires_at` and `expires_in_s` say when the key ends"
+        raise refuse("invalid", "two_ends", text, "give one of them")
+    if at is not None and at <= now:
         raise refuse("invalid", "already_expired", "the key would be expired already")
-    return issue_key(platform, tx, member.id, expires_at)
+    return now + timedelta(seconds=in_s) if in_s is not None else at
+
+
+def list_keys(tx: Tx, actor: Actor, org: str | None, now: datetime) -> list[dict[str, Any]]:
+    """Keys without their secrets, newest first.
+
+    Who manages the organisation sees everyone's, others their own; an operator who names no
+    organisation sees the centre's.
+    """
+    if org is None and not actor.operator:
+        org = next(o.name for o in tx.all(Org, "org_list", org_id=actor.org_id))
+    root = None if org is None else _org_account(tx, actor, org)
+    org_id = None if root is None else root.org_id
+    own = None if actor.operator or _manages(tx, actor, org) else actor.member_id
+    return [_key_view(row, now) for row in tx.dicts("keys_listed", org_id=org_id, member_id=own)]
+
+
+def _manages(tx: Tx, actor: Actor, org: str | None) -> bool:
+    try:
+        account_for(tx, actor, org or "", Need.MANAGE)
+    except Refused:
+        return False
+    return True
+
+
+def _key_view(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    ends = row["expires_at"]
+    over = "expired" if ends is not None and ends <= now else "valid"
+    moments = ("created_at", "expires_at", "revoked_at")
+    return {
+        "id": row["id"],
+        "member": row["member"],
+        "hint": row["hint"],
+        "state": over if row["revoked_at"] is None else "revoked",
+        **{name: None if row[name] is None else row[name].isoformat() for name in moments},
+    }
 
 
 def _org_account(tx: Tx, actor: Actor, org: str) -> Account:

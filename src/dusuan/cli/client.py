@@ -20,6 +20,9 @@ STREAM_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 LONG_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 GLANCE_TIMEOUT = httpx.Timeout(3.0, connect=1.0)
 RETRY_AFTER_S = 0.3
+TOO_MANY = 429
+BUSY_TRIES = 5
+BUSY_S_MAX = 5
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -117,12 +120,24 @@ class Client:
     ) -> httpx.Response:
         for left in reversed(range(tries)):
             try:
-                return self._http.request(method, path, **arguments)
+                return self._patiently(method, path, arguments)
             except httpx.TransportError as error:
                 if not left:
                     raise self.unreachable(error) from None
                 time.sleep(RETRY_AFTER_S)
         raise AssertionError("the last try either answers or raises")
+
+    def _patiently(self, method: str, path: str, arguments: Mapping[str, Any]) -> httpx.Response:
+        """Ask again after as long as the platform says, while that is not long: it did nothing."""
+        for _ in range(BUSY_TRIES):
+            response = self._http.request(method, path, **arguments)
+            wait_s = response.headers.get("Retry-After", "")
+            if response.status_code != TOO_MANY or not wait_s.isdigit() or int(wait_s) > BUSY_S_MAX:
+                break
+            if not _repeatable(arguments):
+                break
+            time.sleep(int(wait_s))
+        return response
 
     @contextmanager
     def _stream(self, path: str, **arguments: Any) -> Iterator[httpx.Response]:
@@ -142,6 +157,11 @@ class Client:
             return Failure("not_running", text, "start it: dusuan up --detach")
         text = f"the connection to {self.url} broke off: {error or type(error).__name__}"
         return Failure("connection_lost", text, "try again")
+
+
+def _repeatable(arguments: Mapping[str, Any]) -> bool:
+    """Whether the body is still there: a file that was sent has been read to its end."""
+    return "content" not in arguments
 
 
 def _checked_url(url: str) -> httpx.URL:

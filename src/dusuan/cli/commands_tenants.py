@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 from urllib.parse import quote
@@ -12,8 +13,11 @@ from dusuan.cli import render
 from dusuan.cli.failures import Failure, usage
 from dusuan.cli.session import AccountOption, Data, Json, Session, command
 from dusuan.core.units import GFLOP_PER_DEGREE
+from dusuan.core.workload.quantities import duration_s
 
 _GFLOP_MAX = 2**63 - 1
+_KEY_S_MAX = Decimal(100 * 366 * 86_400)
+_MOMENT = re.compile(r"\d{4}-")
 Degrees = Annotated[str | None, typer.Option("--degrees", help="A decimal number of degrees.")]
 
 
@@ -31,6 +35,7 @@ def register(app: typer.Typer) -> None:
     member.command("list")(member_list)
     key = typer.Typer(help="API keys.", no_args_is_help=True)
     key.command("create")(key_create)
+    key.command("list")(key_list)
     key.command("revoke")(key_revoke)
     for name, group in (("org", org), ("account", account), ("member", member), ("key", key)):
         app.add_typer(group, name=name)
@@ -131,15 +136,37 @@ def key_create(
     member: str,
     org: Annotated[str | None, typer.Option("--org", help="The organisation.")] = None,
     expires: Annotated[
-        str | None, typer.Option("--expires", help="Such as 2027-01-31T00:00:00Z.")
+        str | None, typer.Option("--expires", help="Such as 30d, or 2027-01-31T00:00:00Z.")
     ] = None,
     as_json: Json = False,
     data: Data = None,
 ) -> None:
     """A new API key for a member. It is shown once."""
     with command(ctx, as_json, data) as s:
-        body = {"org": org or _only_org(s), "member": member, "expires_at": expires}
+        body = {"org": org or _only_org(s), "member": member, **_end(expires)}
         s.show(s.client.ask("/v1/keys", body), render.made)
+
+
+def _end(expires: str | None) -> dict[str, object]:
+    """When a key ends, as the API takes it: after a duration, or at a moment."""
+    if expires is None or _MOMENT.match(expires):
+        return {"expires_at": expires}
+    lasts_s = duration_s(expires, _KEY_S_MAX)
+    if isinstance(lasts_s, float) and lasts_s >= 1:
+        return {"expires_in_s": int(lasts_s)}
+    text = f"{expires!r} does not say when the key ends"
+    raise usage("bad_expiry", text, "write it like 30d, 12h or 2027-01-31T00:00:00Z")
+
+
+def key_list(
+    ctx: typer.Context,
+    org: Annotated[str | None, typer.Option("--org", help="The organisation.")] = None,
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """The keys there are, without their secrets: yours, or those of all you manage."""
+    with command(ctx, as_json, data) as s:
+        s.show(s.client.get("/v1/keys", org=org), render.keys)
 
 
 def _only_org(session: Session) -> str:

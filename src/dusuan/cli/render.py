@@ -113,6 +113,15 @@ def members(document: Doc) -> RenderableType:
     return table(("name", "roles", "id"), rows)
 
 
+def keys(document: Doc) -> RenderableType:
+    """Keys, without their secrets."""
+    rows = [
+        (k["id"], k["member"] or "operator", k["hint"], k["state"], moment(k["expires_at"]))
+        for k in document["items"]
+    ]
+    return table(("key", "of", "begins", "state", "ends"), rows)
+
+
 def made(document: Doc) -> RenderableType:
     """Something that was just made or changed."""
     return fields((name, value) for name, value in document.items() if not _nested(value))

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from psycopg import OperationalError
 
 from dusuan import __version__
-from dusuan.api import Hooks, create_app
+from dusuan.api import Hooks, create_app, server_options
 from dusuan.app import access, pool, tenants, wallets
 from dusuan.app.context import Platform
 from dusuan.cli import LauncherError
@@ -261,9 +261,7 @@ def serve(running: Running, report: Report) -> None:
     # Threads that read the database hold the interpreter for moments between two waits: with the
     # usual 5 ms each of those moments would wait for the event loop's turn to end.
     sys.setswitchinterval(SWITCH_S)
-    config = uvicorn.Config(
-        running.app, log_config=None, access_log=False, timeout_graceful_shutdown=3
-    )
+    config = uvicorn.Config(running.app, timeout_graceful_shutdown=3, **server_options())
     server = _Server(config, running.closing)
     entry = running.data.enter(running.status)
     report(f"dusuan answers at {running.address}")

@@ -69,6 +69,14 @@ FROM api_key k LEFT JOIN member m ON m.id = k.member_id WHERE k.hash = %(hash)s
 SELECT k.id, k.member_id, m.org_id, k.hint, k.created_at, k.expires_at, k.revoked_at
 FROM api_key k LEFT JOIN member m ON m.id = k.member_id WHERE k.id = %(id)s
 
+-- name: keys_listed
+-- Keys of an organisation's members (of one with `member_id`); without one, the operators' keys.
+SELECT k.id, m.name AS member, k.hint, k.created_at, k.expires_at, k.revoked_at
+FROM api_key k LEFT JOIN member m ON m.id = k.member_id
+WHERE m.org_id IS NOT DISTINCT FROM %(org_id)s
+  AND (%(member_id)s::text IS NULL OR k.member_id = %(member_id)s)
+ORDER BY k.created_at DESC, k.id DESC LIMIT 1000
+
 -- name: key_revoke
 UPDATE api_key SET revoked_at = %(now)s WHERE id = %(id)s AND revoked_at IS NULL
 
