@@ -76,8 +76,8 @@ def test_signals_have_names() -> None:
 
 
 def test_root_is_not_limited_in_processes() -> None:
-    assert "RLIMIT_NPROC" not in limits(None, as_root=True)
-    assert limits(5, as_root=False)["RLIMIT_DATA"] == 5 << 20
+    assert "RLIMIT_NPROC" not in limits(None, True, 1)
+    assert limits(5, False, 1)["RLIMIT_DATA"] == 5 << 20
 
 
 @pytest.mark.parametrize(

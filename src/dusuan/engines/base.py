@@ -53,6 +53,8 @@ class Capabilities:
     network_off: bool
     tells_oom: bool
     limits_disk: bool
+    limits_memory: bool = False  # of the whole job, not of each process
+    limits_processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

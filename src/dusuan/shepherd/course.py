@@ -8,6 +8,7 @@ from __future__ import annotations
 LEASE = "lease"
 WALL_TIME = "wall_time"
 STOPPED = "stopped"
+LIMIT = "limit"
 
 
 class Limits:
@@ -73,6 +74,12 @@ class Course:
         """Asked from outside: the next `step` says kill, whatever was going on."""
         if self.reason is None:
             self._commit(STOPPED, elapsed_ms, text)
+        self.kill_ms = elapsed_ms
+
+    def exceed(self, elapsed_ms: int, text: str) -> None:
+        """It has more of the host than it may: the next `step` says kill, without a grace."""
+        if self.reason is None:
+            self._commit(LIMIT, elapsed_ms, text)
         self.kill_ms = elapsed_ms
 
     def step(self, elapsed_ms: int, held_ms_max: int) -> str:

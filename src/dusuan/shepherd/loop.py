@@ -10,6 +10,7 @@ import signal
 import time
 
 from dusuan.shepherd import tree
+from dusuan.shepherd.bounds import Bounds
 from dusuan.shepherd.course import Course, Limits
 from dusuan.shepherd.joblog import JobLog
 from dusuan.shepherd.journal import Journal
@@ -64,6 +65,8 @@ class Shepherd:
             self._number("margin_ms"),
         )
         self._course = Course(limits)
+        bounds = spec.get("bounds")
+        self._bounds = Bounds(bounds if isinstance(bounds, dict) else {})
         self._began_ns = time.monotonic_ns()
         self._start_ns: int | None = None
         self._dead_ns: int | None = None
@@ -99,6 +102,7 @@ class Shepherd:
                 self._poller.unregister(self._link.log)
         self._lease.poll()
         self._obey(self._control.poll())
+        self._look()
         self._steer()
         self._tick()
 
@@ -188,6 +192,15 @@ class Shepherd:
         stuck = self._start_ns is None and now_ns - self._began_ns > _LAUNCH_MS_MAX * 1_000_000
         if overdue or stuck:
             self._keeper_lost = True
+
+    def _look(self) -> None:
+        """End a tree that has more of the host than it may."""
+        if self._start_ns is None or self._course.killed:
+            return
+        pid, elapsed_ms = self._link.pid, self._elapsed_ms()
+        text = self._bounds.look(pid, elapsed_ms) or self._bounds.look_at_disk(pid, elapsed_ms)
+        if text:
+            self._course.exceed(elapsed_ms, text)
 
     def _tick(self) -> None:
         elapsed_ms = self._elapsed_ms()

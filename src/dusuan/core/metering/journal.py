@@ -30,6 +30,7 @@ class EndReason(StrEnum):
     START_FAILED = "start_failed"  # the job's command could not be started at all
     WALL_TIME = "wall_time"  # its wall time had passed
     LEASE = "lease"  # the ceiling of its lease of degrees was reached
+    LIMIT = "limit"  # its processes used more of the host than they may: the text says what
     STOPPED = "stopped"  # the service asked for it
     NOT_BEGUN = "not_begun"  # its machine could not even begin it; written by the engine
     LOST = "lost"  # the shepherd, the keeper or the node is gone: no end of the job's own

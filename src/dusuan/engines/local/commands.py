@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from dusuan.engines.base import StartOrder
 from dusuan.engines.local.inventory import Found
 from dusuan.engines.local.layout import Seen
+from dusuan.engines.local.sandbox import SCRATCH_FOLDERS
 from dusuan.engines.local.visibility import visibility
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _FILES_OPEN_MAX = 65_536
 _PROCESSES_MAX = 4_096
+_DISK_BYTES_LEAST = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,9 @@ class Settings:
 
     `margin_ms` is how long before a ceiling the kill is sent. `log_bytes_max` is what is kept of
     a job's output, `files_bytes_max` what its archive may unpack to. Below `disk_free_bytes_min`
-    nothing is started.
+    nothing is started. Of the host, a job's tree may
+    use at most `processes_max` processes, `memory_share` of the memory (less when it asked for
+    less), and `disk_share` of what was free on the data's disk when it began.
     """
 
     poll_ms: int = 50
@@ -31,6 +35,9 @@ class Settings:
     log_bytes_max: int = 64 << 20
     files_bytes_max: int = 4 << 30
     disk_free_bytes_min: int = 16 << 20
+    processes_max: int = 2_048
+    memory_share: float = 0.8
+    disk_share: float = 0.5
 
 
 def order_problem(order: StartOrder) -> str:
@@ -106,18 +113,43 @@ def cpu_indexes(placement: Sequence[Found]) -> list[int]:
     return sorted(found.device.index for found in placement)
 
 
-def limits(memory_mib: int | None, as_root: bool) -> dict[str, int]:
-    """Resource limits by the kernel's names.
+def limits(memory_mib: int | None, as_root: bool, disk_bytes: int) -> dict[str, int]:
+    """Resource limits by the kernel's names, of each process. `bounds` are those of all together.
 
     Memory is bounded as RLIMIT_DATA (per process): what is really allocated. RLIMIT_AS would
     count reserved addresses too, of which a CUDA or Java program reserves hundreds of GiB.
     """
-    found = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": _FILES_OPEN_MAX}
+    found = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_NOFILE": _FILES_OPEN_MAX,
+        "RLIMIT_FSIZE": disk_bytes,
+        "RLIMIT_NICE": 0,
+        "RLIMIT_RTPRIO": 0,
+    }
     if not as_root:
         found["RLIMIT_NPROC"] = _PROCESSES_MAX
     if memory_mib is not None:
         found["RLIMIT_DATA"] = memory_mib << 20
     return found
+
+
+def bounds(order: StartOrder, around: Surroundings, settings: Settings) -> dict[str, object]:
+    """What the shepherd lets the job's whole tree use. See `dusuan.shepherd.bounds`."""
+    memory = int(around.host_memory_bytes * settings.memory_share)
+    if order.memory_mib is not None:
+        memory = min(memory, order.memory_mib << 20)
+    return {
+        "memory_bytes": memory,
+        "processes": settings.processes_max,
+        "disk_bytes": disk_bytes(around, settings),
+        "folders": list(around.folders),
+        "tmpfs": list(SCRATCH_FOLDERS) if around.sandbox else [],
+    }
+
+
+def disk_bytes(around: Surroundings, settings: Settings) -> int:
+    """What a job's files may take, and what each of them may."""
+    return max(_DISK_BYTES_LEAST, int(around.disk_free_bytes * settings.disk_share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +164,9 @@ class Surroundings:
     wake_folder: str
     wake_name: str
     boot_id: str
+    host_memory_bytes: int
+    disk_free_bytes: int
+    folders: Sequence[str]
 
 
 def shepherd_spec(
@@ -155,7 +190,8 @@ def shepherd_spec(
         "cwd": seen.work,
         "user": around.user,
         "cpus": list(around.cores),
-        "limits": limits(order.memory_mib, around.as_root),
+        "limits": limits(order.memory_mib, around.as_root, disk_bytes(around, settings)),
+        "bounds": bounds(order, around, settings),
         "checkpoint_signal": signal_number(order.checkpoint_signal),
         "grace_ms": order.grace_ms,
         "wall_ms": order.wall_ms,

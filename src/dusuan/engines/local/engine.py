@@ -107,7 +107,9 @@ class LocalEngine:
             isolation=self._isolation.sentence,
             network_off=self._isolation.sandbox is not None,
             tells_oom=False,
-            limits_disk=False,
+            limits_disk=True,
+            limits_memory=True,
+            limits_processes=True,
         )
 
     def inventory(self) -> Sequence[Device]:
@@ -347,6 +349,9 @@ class LocalEngine:
             wake_folder=str(self._layout.root),
             wake_name=_WAKE_NAME,
             boot_id=self._boot_id,
+            host_memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            disk_free_bytes=shutil.disk_usage(self._layout.root).free,
+            folders=[str(each) for each in (job.work, job.checkpoint, job.output, job.scratch)],
         )
         env = commands.job_env(order, seen, placement, tools)
         if order.lease.seq > read_json(attempt.lease).get("seq", -1):

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt")
 # The keeper is root inside: it changes to the job's user, and signals that user's processes.
 _KEEPER_RIGHTS = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL")
-_SCRATCH_FOLDERS = ("/tmp", "/var/tmp")
+SCRATCH_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 # What is done to a path; at equal depth in this order.
 _STEP = {
     "open": ("--perms", "0755", "--dir"),
@@ -83,7 +83,7 @@ def _host_mounts(host: Host) -> list[str]:
         argv += ["--symlink", link, target]
     steps = [(path, "show") for path in (*host.system, *host.readable)]
     steps += [(path, "cover") for path in host.hidden if _needs_cover(path, host)]
-    steps += [(path, "scratch") for path in _SCRATCH_FOLDERS]
+    steps += [(path, "scratch") for path in SCRATCH_FOLDERS[:2]]
     # bwrap itself would make missing parents so that only root may enter them.
     steps += [(parent, "open") for path in host.readable for parent in _parents(path)]
     for path, what in sorted(set(steps), key=lambda step: (_depth(step[0]), _ORDER[step[1]], step)):
