@@ -124,14 +124,19 @@ class Doorkeeper:
         row, until_s = self._known.get(key_hash, (None, 0.0))
         if row is not None and self._clock() < until_s:
             return row
-        self._known.pop(key_hash, None)
         name = f"stranger {address}"
-        self._count(name, self._platform.limits.stranger_rate)
+        if row is None:  # a guess, for all we know; one that was good here before is none
+            self._count(name, self._platform.limits.stranger_rate)
         if key is None:
             raise _no_key()
-        row = await self._look_up(key_hash)
-        self._buckets.give_back(name)
-        return row
+        try:
+            found = await self._look_up(key_hash)
+        except Refused:
+            self._known.pop(key_hash, None)
+            raise
+        if row is None:
+            self._buckets.give_back(name)
+        return found
 
     async def _look_up(self, key_hash: bytes) -> Key:
         epoch = self._epoch

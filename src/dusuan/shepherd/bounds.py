@@ -7,6 +7,7 @@ it likes. So the shepherd counts, four times a second, and ends the tree that ha
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import time
@@ -70,7 +71,8 @@ class Bounds:
             return "its folders hold more files, or deeper folders, than can be counted"
         took_ms = (time.monotonic_ns() - began_ns) // 1_000_000
         self._disk_due_ms = elapsed_ms + max(_DISK_LOOK_MS, took_ms * _DISK_SHARE)
-        if used + unnamed_bytes(tree.descendants(pid))[0] > self.disk_bytes:
+        pids = tree.descendants(pid)
+        if used + unnamed_bytes(pids, self._scratch(pids)[1])[0] > self.disk_bytes:
             return f"its files took more than {_mib(self.disk_bytes)} MiB of disk"
         return ""
 
@@ -79,7 +81,8 @@ class Bounds:
 
         The quick sum counts it for each of them; it is exact only when that would be too much.
         """
-        files = unnamed_bytes(pids)[1] + self._tmpfs_bytes(pids)
+        scratch, devices = self._scratch(pids)
+        files = unnamed_bytes(pids, devices)[1] + scratch
         if sum(_resident_bytes(pid) for pid in pids) + files <= self.memory_bytes:
             return 0
         private = shared = 0
@@ -88,16 +91,22 @@ class Bounds:
             private, shared = private + anonymous, shared + shmem
         return private + max(shared, files)  # files that are mapped are in both
 
-    def _tmpfs_bytes(self, pids: list[int]) -> int:
-        """Files of the sandbox's own file systems in memory, as its innermost process sees them."""
-        total = 0
+    def _scratch(self, pids: list[int]) -> tuple[int, set[int]]:
+        """The sandbox's own file systems in memory, as its innermost process sees them.
+
+        Bytes of all files there, deleted ones included, and the devices' numbers.
+        """
+        total, devices = 0, set[int]()
         for folder in self._tmpfs if pids else ():
+            path = f"/proc/{pids[-1]}/root{folder}"
             try:
-                found = os.statvfs(f"/proc/{pids[-1]}/root{folder}")
+                found, device = os.statvfs(path), os.stat(path).st_dev
             except OSError:
                 continue  # it is gone: the next look finds another
-            total += (found.f_blocks - found.f_bfree) * found.f_frsize
-        return total
+            if device not in devices:
+                total += (found.f_blocks - found.f_bfree) * found.f_frsize
+                devices.add(device)
+        return total, devices
 
 
 def _number(value: object) -> int:
@@ -135,10 +144,11 @@ def _fields(path: str, names: tuple[bytes, bytes]) -> tuple[int, int]:
     return found[names[0]], found[names[1]]
 
 
-def unnamed_bytes(pids: list[int]) -> tuple[int, int]:
+def unnamed_bytes(pids: list[int], counted: set[int]) -> tuple[int, int]:
     """(disk, memory) in bytes of open files without a name: deleted ones, and memfds.
 
-    No folder shows them, and no process's resident memory either.
+    No folder shows them, and no process's resident memory either. What is on one of the devices
+    `counted` is left out.
     """
     seen: dict[tuple[int, int], int] = {}
     in_memory = 0
@@ -147,10 +157,26 @@ def unnamed_bytes(pids: list[int]) -> tuple[int, int]:
             key = (status.st_dev, status.st_ino)
             if status.st_nlink or not stat.S_ISREG(status.st_mode) or key in seen:
                 continue
+            if status.st_dev in counted:
+                continue
             seen[key] = status.st_blocks * _BLOCK_BYTES
-            if os.major(status.st_dev) == 0:  # tmpfs and memfd have no device under them
+            if status.st_dev in _memory_devices():
                 in_memory += seen[key]
     return sum(seen.values()) - in_memory, in_memory
+
+
+@functools.cache
+def _memory_devices() -> frozenset[int]:
+    """Where the kernel keeps files in memory: memfds and the like, and the host's /dev/shm."""
+    found = set()
+    try:
+        descriptor = os.memfd_create("dusuan")
+        found.add(os.fstat(descriptor).st_dev)
+        os.close(descriptor)
+        found.add(os.stat("/dev/shm").st_dev)  # only looked at
+    except OSError:
+        pass  # a host without them has no files there
+    return frozenset(found)
 
 
 def _open_files(pid: int) -> list[os.stat_result]:

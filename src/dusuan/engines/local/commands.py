@@ -143,7 +143,7 @@ def bounds(order: StartOrder, around: Surroundings, settings: Settings) -> dict[
         "processes": settings.processes_max,
         "disk_bytes": disk_bytes(around, settings),
         "folders": list(around.folders),
-        "tmpfs": list(SCRATCH_FOLDERS) if around.sandbox else [],
+        "tmpfs": [*SCRATCH_FOLDERS, "/dev"] if around.sandbox else [],
     }
 
 
