@@ -201,8 +201,8 @@ def test_what_is_the_systems_stays_as_it_is(local: LocalHarness) -> None:
 for path in ("/etc/x", "/usr/x", "/x", "/dusuan/x", "/proc/sys/kernel/core_pattern", "/sys/x",
              "/proc/sysrq-trigger", "/dusuan/script", "/run/x"):
     attempt(path, lambda: os.open(path, os.O_WRONLY | os.O_CREAT))  # to open it says enough
-for path in ("/etc/shadow", os.path.expanduser("~root") + "/.ssh/id_rsa", "/proc/1/environ", "/proc/kcore", "/dev/mem",
-             "/dev/vda", "/dev/kmsg"):
+for path in ("/etc/shadow", os.path.expanduser("~root") + "/.ssh/id_rsa", "/proc/1/environ",
+             "/proc/kcore", "/dev/mem", "/dev/vda", "/dev/kmsg"):
     attempt(path, lambda: open(path, "rb").read(1))
 """,
     )
