@@ -4,7 +4,7 @@ The table is written by hand from the rules, not from the code. An endpoint with
 `test_every_endpoint_has_a_row`, so a new one cannot be forgotten.
 
 The rules: an auditor reads; a member also submits and cancels; an admin also manages accounts,
-members and keys; an owner also buys. A role holds on an account and all below it. The operator may
+members and keys; an owner also buys, and moves degrees. A role holds on an account and all below it. The operator may
 everything; what is the centre's own is the operator's alone (403 for others). Another
 organisation's things, and another branch's, do not exist (404). Without a key nothing is open but
 `/healthz` (401).
@@ -78,6 +78,7 @@ TABLE: dict[str, Row] = {
     "POST /v1/keys": Row(MANAGE, {"org": "acme", "member": "other"}),
     "DELETE /v1/keys/{key_id}": Row(MANAGE.replace("201", "200")),
     "POST /v1/purchases": Row(BUY, {"account": "acme/main", "package": "demo-pack"}),
+    "POST /v1/transfers": Row(BUY, {"account": "acme/main", "to": "acme/side", "gflop": 1}),
     # Jobs
     "POST /v1/uploads": Row("201 201 201 201 201 201 201 401", b"\x1f\x8b."),
     "POST /v1/jobs/check": Row(ANYONE, {"job": JOB}),

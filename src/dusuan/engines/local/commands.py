@@ -25,9 +25,9 @@ class Settings:
 
     `margin_ms` is how long before a ceiling the kill is sent. `log_bytes_max` is what is kept of
     a job's output, `files_bytes_max` what its archive may unpack to. Below `disk_free_bytes_min`
-    nothing is started. Of the host, a job's tree may
-    use at most `processes_max` processes, `memory_share` of the memory (less when it asked for
-    less), and `disk_share` of what was free on the data's disk when it began.
+    nothing is started. Of the host, a job's tree may use at most `processes_max` processes,
+    `memory_share` of the memory (less when it asked for less), and `disk_share` of what was free
+    on the data's disk when it began.
     """
 
     poll_ms: int = 50
