@@ -4,10 +4,10 @@ The table is written by hand from the rules, not from the code. An endpoint with
 `test_every_endpoint_has_a_row`, so a new one cannot be forgotten.
 
 The rules: an auditor reads; a member also submits and cancels; an admin also manages accounts,
-members and keys; an owner also buys, and moves degrees. A role holds on an account and all below it. The operator may
-everything; what is the centre's own is the operator's alone (403 for others). Another
-organisation's things, and another branch's, do not exist (404). Without a key nothing is open but
-`/healthz` (401).
+members and keys; an owner also buys, and moves degrees. A role holds on an account and all below
+it. The operator may everything; what is the centre's own is the operator's alone (403 for others).
+Another organisation's things, and another branch's, do not exist (404). Without a key nothing is
+open but `/healthz` (401).
 """
 
 from __future__ import annotations
