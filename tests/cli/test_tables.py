@@ -59,6 +59,23 @@ def test_runs_get_the_columns_of_an_estimate(tmp_path: Path) -> None:
     assert "hardware is blank" in made[2]["error"]
 
 
+def test_carbon_follows_the_grid_and_the_hall(tmp_path: Path) -> None:
+    source, target = tmp_path / "runs.csv", tmp_path / "out.csv"
+    source.write_text(RUNS, "utf-8")
+
+    def emitted(*options: str) -> float:
+        assert dusuan("batch", str(source), "-o", str(target), *options).exit_code == 0
+        row = rows(target)[0]
+        return float(row["co2_kg_p50"]) / float(row["energy_kwh_p50"])
+
+    assert emitted() == pytest.approx(1.2 * 0.5306, rel=1e-4)
+    assert emitted("--grid", "贵州", "--pue", "1.1") == pytest.approx(1.1 * 0.5683, rel=1e-4)
+    for options in (("--grid", "Atlantis"), ("--pue", "0.4")):
+        refused = dusuan("batch", str(source), "--json", *options)
+        assert refused.exit_code == 2
+        assert json.loads(refused.stderr)["remedy"]
+
+
 def test_steps_and_serving_rows(tmp_path: Path) -> None:
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("\ufeff" + STEPS, "utf-8")

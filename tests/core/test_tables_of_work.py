@@ -34,6 +34,8 @@ SERVING = {
     **{"isl": "1024", "osl": "1024", "precision": "fp8", "batch_size": "16", "tp_size": "2"},
 }
 
+SITE = estimates.Site(library().grids[power.NATIONAL])
+
 
 def read_run(**changes: str) -> Run | Problem:
     return runs.read({**RUN, **changes}, library().device, library().models)
@@ -146,7 +148,7 @@ HOSTILE = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(RUN)), HOSTILE, min_size=1))
 def test_no_row_of_runs_breaks_the_estimate(changes: dict[str, str]) -> None:
-    found = estimates.run({**RUN, **changes})
+    found = estimates.run({**RUN, **changes}, SITE)
     assert isinstance(found, Problem) or 0 < found["device_hours_p10"] < math.inf
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from dusuan.cli import tables
-from dusuan.cli.session import Json, command
+from dusuan.cli.failures import usage
+from dusuan.cli.session import Json, Session, command
+from dusuan.core.workload.jobspec import Problem
 
 Source = Annotated[Path, typer.Argument(metavar="TABLE.csv", help="The rows to estimate.")]
 Target = Annotated[
@@ -28,22 +31,36 @@ def register(group: typer.Typer) -> None:
     group.command("serving")(serving)
 
 
-def batch(ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False) -> None:
-    """Device-hours, degrees, memory and energy of training runs, one a row.
+def batch(
+    ctx: typer.Context,
+    source: Source,
+    output: Target = None,
+    grid: Annotated[str, typer.Option(help="The site's grid, such as 贵州 (default: 全国).")] = "",
+    pue: Annotated[float, typer.Option(help="Power of the hall over that of its IT.")] = 1.2,
+    as_json: Json = False,
+) -> None:
+    """Device-hours, degrees, memory, energy and carbon of training runs, one a row.
 
     Columns read: model, kind, params_total_b, params_active_b, tokens_b, seq_len, hardware,
-    hw_variant, n_devices. What is blank is assumed, and said.
+    hw_variant, n_devices. What is blank is assumed, and said. Energy is that of the nodes; carbon
+    counts the hall as well.
     """
     from dusuan.app import estimates
 
-    _answer(ctx, as_json, source, output, ("hardware",), estimates.RUN_COLUMNS, estimates.run)
+    with command(ctx, as_json, None) as s:
+        at = estimates.site(grid, pue)
+        if isinstance(at, Problem):
+            raise usage(at.code, at.text, at.remedy)
+        answer = partial(estimates.run, at=at)
+        _answer(s, source, output, ("hardware",), estimates.RUN_COLUMNS, answer)
 
 
 def mfu(ctx: typer.Context, source: Source, output: Target = None, as_json: Json = False) -> None:
     """Utilisation of training steps, one a row: `mfu_p50`, a fraction of the peak."""
     from dusuan.app import estimates
 
-    _answer(ctx, as_json, source, output, ("GPU",), MFU_COLUMNS, estimates.step)
+    with command(ctx, as_json, None) as s:
+        _answer(s, source, output, ("GPU",), MFU_COLUMNS, estimates.step)
 
 
 def serving(
@@ -53,32 +70,31 @@ def serving(
     from dusuan.app import estimates
 
     needed = ("model_path", "system")
-    _answer(ctx, as_json, source, output, needed, SERVING_COLUMNS, estimates.serving)
+    with command(ctx, as_json, None) as s:
+        _answer(s, source, output, needed, SERVING_COLUMNS, estimates.serving)
 
 
 def _answer(
-    ctx: typer.Context,
-    as_json: bool,
+    s: Session,
     source: Path,
     output: Path | None,
     needed: Sequence[str],
     added: Sequence[str],
     answer: tables.Answer,
 ) -> None:
-    with command(ctx, as_json, None) as s:
-        table = tables.answered(tables.read(source, needed), answer, added)
-        if output is not None or not as_json:
-            tables.write(table, output)
-        document: dict[str, Any] = {
-            "rows": len(table.rows),
-            "answered": sum(not row[tables.EXTRA] for row in table.rows),
-            "errors": tables.problems(table.rows),
-            "output": None if output is None else str(output),
-        }
-        if output is None:
-            document["table"] = table.rows
-        if as_json or output is not None:
-            s.show(document, _told)
+    table = tables.answered(tables.read(source, needed), answer, added)
+    if output is not None or not s.as_json:
+        tables.write(table, output)
+    document: dict[str, Any] = {
+        "rows": len(table.rows),
+        "answered": sum(not row[tables.EXTRA] for row in table.rows),
+        "errors": tables.problems(table.rows),
+        "output": None if output is None else str(output),
+    }
+    if output is None:
+        document["table"] = table.rows
+    if s.as_json or output is not None:
+        s.show(document, _told)
 
 
 def _told(document: Any) -> RenderableType:
