@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import re
 import statistics
@@ -185,6 +186,7 @@ def report(case: dict[str, Any], rates: list[float], peers: list[float], goal: f
         "ratio": round(statistics.median(ratios), 2),
         "ratios": [round(ratio, 2) for ratio in ratios],
         "goal": goal or None,
+        "load": round(os.getloadavg()[0], 1),  # of the whole machine, this bench included
     }
     print(json.dumps(line), flush=True)
 
