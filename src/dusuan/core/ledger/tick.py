@@ -130,8 +130,8 @@ def tick(
     book = LotBook(lots)
     draft = Draft()
     # 1. Settle: what was used leaves the wallets, what was set aside for it is released.
-    settled = [_settle(claim, balances, book, policy) for claim in claims]
-    _post(settled, draft, house)
+    settled = [_settle(claim, book, policy) for claim in claims]
+    _post(settled, balances, draft, house)
     # 2. Lapse: what has expired and is not set aside leaves the wallets.
     lapsed = lapse(sorted({c.wallet for c in claims}), balances, book, draft, house, now_ms)
     # 3. Renew: running attempts get their next slice.
@@ -145,12 +145,13 @@ class _Settled:
     claim: Claim
     interval: UsageInterval | None
     charge: Charge
+    settled_gflop: int
     overrun_gflop: int
     kept_gflop: int  # still promised to the shepherd
     owed_gflop: int | None  # the most that may be set aside; None: whatever there is
 
 
-def _settle(claim: Claim, balances: Balances, book: LotBook, policy: SlicePolicy) -> _Settled:
+def _settle(claim: Claim, book: LotBook, policy: SlicePolicy) -> _Settled:
     interval = next_interval(
         claim.rating_gflops, claim.usage_seq + 1, claim.metered_ms, claim.held_ms
     )
@@ -159,18 +160,20 @@ def _settle(claim: Claim, balances: Balances, book: LotBook, policy: SlicePolicy
     settled, borne = charged.gflop, charged.borne_gflop
     owed = _owed_gflop(claim, charged, policy)
     kept = _kept(claim, used, owed)
-    for account in (claim.wallet, *claim.limits):
-        balances.change(account, dr=settled, pending=kept - claim.reserved_gflop)
-    return _Settled(claim, interval, charged, used - settled - borne, kept, owed)
+    return _Settled(claim, interval, charged, settled, used - settled - borne, kept, owed)
 
 
-def _post(settled: Sequence[_Settled], draft: Draft, house: House) -> None:
-    """Post what was settled: the sums of each wallet, since one transfer names it once."""
-    paid: dict[int, int] = {}
+def _post(settled: Sequence[_Settled], balances: Balances, draft: Draft, house: House) -> None:
+    """Post what was settled, summed over all claims that draw on the same accounts."""
+    sums: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for s in settled:
-        paid[s.claim.wallet] = paid.get(s.claim.wallet, 0) + s.charge.gflop
-    for wallet, gflop in paid.items():
+        together = sums.setdefault((s.claim.wallet, s.claim.limits), [0, 0])
+        together[0] += s.settled_gflop
+        together[1] += s.kept_gflop - s.claim.reserved_gflop
+    for (wallet, limits), (gflop, pending) in sums.items():
         draft.move(wallet, house.consumed, gflop)
+        for account in (wallet, *limits):
+            balances.change(account, dr=gflop, pending=pending)
     draft.move(house.borne, house.consumed, sum(s.charge.borne_gflop for s in settled))
     draft.move(house.loss, house.consumed, sum(s.overrun_gflop for s in settled))
     fen = sum(use.fen for s in settled for use in s.charge.uses)
@@ -318,7 +321,7 @@ def _outcome(settled: _Settled, extra_gflop: int) -> Outcome:
     return Outcome(
         claim,
         settled.interval,
-        charged.gflop,
+        settled.settled_gflop,
         settled.overrun_gflop,
         charged.uses,
         reserved,
