@@ -8,7 +8,9 @@
 
 The server keeps its production settings (fsync and synchronous_commit on). Rounds are interleaved;
 medians are printed as JSON lines, `ratio` to TPC-B's transactions a second of the same rounds, and
-the audit runs over every database after it.
+the audit runs over every database after it. `cpu_us` is the CPU time of server and clients for one:
+on a machine with others on it, 32 clients get a larger share of it than one tick does, and
+`cpu_ratio` says what remains of the comparison without that.
 
     python bench/ledger.py [--rounds 3] [--seconds 4] [--batch 1 10 100 1000 10000]
                            [--jobs 100 1000 20000] [--accounts 1000] [--scale 32]
@@ -17,6 +19,7 @@ the audit runs over every database after it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -96,14 +99,55 @@ def program(name: str) -> str:
     return str(Path(spec.origin).parent / "pginstall/bin" / name)
 
 
-def pgbench(url: str, seconds: int, *options: str) -> float:
-    """Transactions a second of pgbench's clients."""
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: how many were done in which time, and what CPU time server and clients took,
+    which does not depend on who else wants the processors."""
+
+    done: float
+    seconds: float
+    cpu_s: float
+
+    @property
+    def per_s(self) -> float:
+        """How many a second."""
+        return self.done / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of CPU time for one."""
+        return 1e6 * self.cpu_s / self.done
+
+
+def cpu_s(url: str) -> float:
+    """CPU seconds so far of this process, of the server at `url`, and of all their children."""
+    with psycopg.connect(url) as connection:
+        backend = connection.info.backend_pid
+        stats = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                stats[int(path.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+        roots = {os.getpid(), stats[backend][0]}
+    family = {pid for pid in stats if _descends(pid, roots, stats)}
+    return sum(stats[pid][1] for pid in family) / os.sysconf("SC_CLK_TCK")
+
+
+def _descends(pid: int, roots: set[int], stats: dict[int, tuple[int, int]]) -> bool:
+    while pid not in roots and pid in stats:
+        pid = stats[pid][0]
+    return pid in roots
+
+
+def pgbench(url: str, seconds: int, *options: str) -> Sample:
+    """Transactions of pgbench's clients."""
     command = [program("pgbench"), "-c", str(CLIENTS), "-j", "2", "-T", str(seconds), "-n"]
     command += ["-M", "prepared", *options, url]
+    before = cpu_s(url)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     match = re.search(r"tps = ([\d.]+)", done.stdout)
     assert match is not None, done.stdout
-    return float(match.group(1))
+    return Sample(float(match.group(1)) * seconds, seconds, cpu_s(url) - before)
 
 
 @dataclass(frozen=True)
@@ -122,8 +166,8 @@ class Server:
         migrate(url)
         return url
 
-    def tpcb(self) -> float:
-        """TPC-B transactions a second now."""
+    def tpcb(self) -> Sample:
+        """TPC-B transactions now."""
         return pgbench(self.tpcb_url, self.seconds)
 
 
@@ -175,14 +219,17 @@ def clean(platform: Platform) -> list[str]:
     return [check["name"] for check in report["checks"] if not check["ok"]]
 
 
-def report(case: dict[str, Any], rates: list[float], peers: list[float], goal: float) -> None:
+def report(case: dict[str, Any], ours: list[Sample], peers: list[Sample], goal: float) -> None:
     """Print the line of one case."""
-    ratios = [rate / peer for rate, peer in zip(rates, peers, strict=True)]
+    ratios = [one.per_s / peer.per_s for one, peer in zip(ours, peers, strict=True)]
+    cpu = [peer.cpu_us / one.cpu_us for one, peer in zip(ours, peers, strict=True)]
     line = {
         **case,
-        "per_s": round(statistics.median(rates)),
-        "us_each": round(1e6 / statistics.median(rates), 1),
-        "tpcb_per_s": round(statistics.median(peers)),
+        "per_s": round(statistics.median(s.per_s for s in ours)),
+        "cpu_us": round(statistics.median(s.cpu_us for s in ours), 1),
+        "tpcb_per_s": round(statistics.median(s.per_s for s in peers)),
+        "tpcb_cpu_us": round(statistics.median(s.cpu_us for s in peers)),
+        "cpu_ratio": round(statistics.median(cpu), 2),
         "ratio": round(statistics.median(ratios), 2),
         "ratios": [round(ratio, 2) for ratio in ratios],
         "goal": goal or None,
@@ -191,10 +238,12 @@ def report(case: dict[str, Any], rates: list[float], peers: list[float], goal: f
     print(json.dumps(line), flush=True)
 
 
-def compared(server: Server, repeats: int, measure: Callable[[], float]) -> tuple[list[float], ...]:
-    """(rates, rates of TPC-B) of interleaved rounds."""
+def compared(
+    server: Server, repeats: int, measure: Callable[[], Sample]
+) -> tuple[list[Sample], ...]:
+    """(measurements, those of TPC-B) of interleaved rounds."""
     pairs = [(measure(), server.tpcb()) for _ in range(repeats)]
-    return [rate for rate, _ in pairs], [peer for _, peer in pairs]
+    return [one for one, _ in pairs], [peer for _, peer in pairs]
 
 
 # --- single transfers ------------------------------------------------------------------------
@@ -217,7 +266,7 @@ def single(server: Server, accounts: int, repeats: int) -> None:
         script.write(SINGLE.format(accounts=accounts, first=cash[0], step=step))
         script.flush()
 
-        def measure() -> float:
+        def measure() -> Sample:
             return pgbench(platform.store.url, server.seconds, "-f", script.name)
 
         measure()  # warm
@@ -261,12 +310,17 @@ def batches(server: Server, sizes: list[int], accounts: int, repeats: int) -> No
             platform = platform_on(server.database(f"batch_{size}"), accounts)
             url = platform.store.url
 
-            def measure(url: str = url, size: int = size) -> float:
+            def measure(url: str = url, size: int = size) -> Sample:
+                before = cpu_s(url)
                 tasks = [
                     pool.submit(post_batches, url, size, next(seeds), server.seconds)
                     for _ in range(POSTERS)
                 ]
-                return sum(posted / seconds for posted, seconds in (t.result() for t in tasks))
+                done = [task.result() for task in tasks]
+                cpu = cpu_s(url) - before
+                per_s = sum(posted / seconds for posted, seconds in done)
+                posted = sum(posted for posted, _ in done)
+                return Sample(posted, posted / per_s, cpu)
 
             measure()  # warm
             measured = compared(server, repeats, measure)
@@ -278,15 +332,15 @@ def batches(server: Server, sizes: list[int], accounts: int, repeats: int) -> No
 # --- the tick --------------------------------------------------------------------------------
 
 
-def ticked(platform: Platform, jobs: int) -> float:
-    """Settlements a second of one tick of every job."""
+def ticked(platform: Platform, jobs: int) -> Sample:
+    """One tick that settles every job."""
     with psycopg.connect(platform.store.url) as connection:
         connection.execute("UPDATE attempt SET held_ms = held_ms + %s", (SETTLE_MS,))
-    start = time.perf_counter()
+    before, start = cpu_s(platform.store.url), time.perf_counter()
     settled = rounds.settle(platform)
     seconds = time.perf_counter() - start
     assert settled == jobs, f"{settled} of {jobs} were settled"
-    return jobs / seconds
+    return Sample(jobs, seconds, cpu_s(platform.store.url) - before)
 
 
 def with_jobs(server: Server, jobs: int, accounts: int) -> Platform:
@@ -312,7 +366,7 @@ def ticks(server: Server, sizes: list[int], accounts: int, repeats: int) -> None
     case = {"bench": "ledger_tick", "jobs": most, "accounts": accounts}
     report({**case, "audit_failed": clean(spread)}, [r for r, _, _ in rates], peers, goal=4)
     one = {**case, "accounts": 1, "audit_failed": clean(lone)}
-    to_spread = statistics.median(alone / wide for wide, _, alone in rates)
+    to_spread = statistics.median(alone.per_s / wide.per_s for wide, _, alone in rates)
     one |= {"ratio_to_spread": round(to_spread, 2), "goal_to_spread": 0.8}
     report(one, [r for _, _, r in rates], peers, goal=0)
 
