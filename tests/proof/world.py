@@ -546,8 +546,14 @@ class World:
         return None
 
     def wait(self, rng: random.Random) -> None:
-        """A day passes, and what has expired leaves."""
-        self.now_ms += rng.choice((DAY_MS // 4, DAY_MS // 2, DAY_MS))
+        """A day passes, or the time to the next expiry or just before, and what is over leaves."""
+        lots = [lot for wallet in self.auditor.wallets.values() for lot in wallet.in_order()]
+        ends = [lot.ends_ms - self.clock_ms for lot in lots if lot.ends_ms is not None]
+        soon = min((ms for ms in ends if ms > 0), default=0)
+        if soon and rng.random() < 0.5:
+            self.now_ms += soon - rng.choice((0, 0, 1))
+        else:
+            self.now_ms += rng.choice((DAY_MS // 4, DAY_MS // 2, DAY_MS))
         rounds.lapse_expired(self.platform)
         self.compare(self.post(self.auditor.expire(self.clock_ms)), self.auditor.accounts)
 
