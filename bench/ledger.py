@@ -2,7 +2,8 @@
 
 - single: one transfer a transaction, 32 clients, by the function that every verb posts with; the
   client is pgbench itself, for both sides and with the same protocol (prepared).
-- batch: transfers from four Python processes, so many a transaction, by `ledger.post_all`.
+- batch: transfers from eight Python processes, so many a transaction, by `ledger.post_all`, each
+  among accounts of its own, as TPC-B's clients mostly are.
 - tick: one settlement of every open job: usage posted, lot burnt, hold resolved and the next one
   opened. TPC-B does less for one transaction.
 
@@ -54,7 +55,7 @@ from dusuan.store.migrate import migrate
 
 OPERATOR = Actor("bench", None, None)
 CLIENTS = 32
-POSTERS = 4  # processes that post batches
+POSTERS = 8  # processes that post batches, each for accounts of its own
 LOT_GFLOP = 10**12
 SETTLE_MS = 6_000
 
@@ -279,10 +280,10 @@ def single(server: Server, accounts: int, repeats: int) -> None:
 
 
 def post_batches(url: str, size: int, seed: int, seconds: float) -> tuple[int, float]:
-    """Post random transfers between cash accounts, `size` a transaction; (how many, seconds)."""
+    """Post random transfers between cash accounts, `size` a transaction; how many, and seconds."""
     store = Store(url, max_size=1)
     store.open()
-    cash, rng, posted = cash_accounts(url), random.Random(seed), 0
+    cash, rng, posted = cash_accounts(url)[seed % POSTERS :: POSTERS], random.Random(seed), 0
     run = rng.getrandbits(64)
     start = time.perf_counter()
     while time.perf_counter() < start + seconds:
