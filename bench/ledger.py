@@ -1,7 +1,7 @@
 """How fast the ledger posts, beside pgbench's TPC-B on the same server in the same rounds.
 
 - single: one transfer a transaction, 32 clients, by the function that every verb posts with; the
-  client is pgbench itself, for both sides and with the same protocol (prepared).
+  client is pgbench itself, for both sides.
 - batch: transfers from eight Python processes, so many a transaction, by `ledger.post_all`, each
   among accounts of its own, as TPC-B's clients mostly are.
 - tick: one settlement of every open job: usage posted, lot burnt, hold resolved and the next one
@@ -143,7 +143,7 @@ def _descends(pid: int, roots: set[int], stats: dict[int, tuple[int, int]]) -> b
 def pgbench(url: str, seconds: int, *options: str) -> Sample:
     """Transactions of pgbench's clients."""
     command = [program("pgbench"), "-c", str(CLIENTS), "-j", "2", "-T", str(seconds), "-n"]
-    command += ["-M", "prepared", *options, url]
+    command += [*options, url]
     before = cpu_s(url)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     match = re.search(r"tps = ([\d.]+)", done.stdout)
