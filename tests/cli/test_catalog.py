@@ -97,6 +97,14 @@ def test_what_makes_no_sense_is_refused(
     assert dusuan.json("catalog", "history")["overrides"] == []
 
 
+def test_the_pool_tells_its_domestic_share(dusuan: Command) -> None:
+    assert dusuan.json("pool")["domestic_share"] == 0
+    with dusuan.centre.store.transaction() as tx:
+        tx._connection.execute("UPDATE device SET make = 'Huawei' WHERE device = 'cpu:1'")
+    assert dusuan.json("pool")["domestic_share"] == 0.5
+    assert "domestic makes: 50.0%" in dusuan("pool").stdout
+
+
 def test_quotable_and_not(dusuan: Command) -> None:
     good = dusuan.json("catalog", "--quotable")["devices"]
     bad = dusuan.json("catalog", "--not-quotable")["devices"]

@@ -80,6 +80,17 @@ SPELLINGS = [
     ("GPT-3", 174.6, None),
     ("BLOOM-176B", 176.2, None),
     ("TinyLlama-1.1B (300B tok)", 1.1, None),
+    ("Qwen/Qwen2.5-Coder-32B-Instruct-GPTQ-Int8", 32.76, 8.0),
+    ("unsloth/gpt-oss-120b-BF16", 116.8, 16.0),
+    ("google/gemma-3-12b-it-qat-q4_0-gguf", 11.77, 4.5),
+    ("HuggingFaceH4/zephyr-7b-beta", 7.24, None),
+    ("zai-org/GLM-4.7-Flash", 29.94, None),
+    ("deepseek-ai/DeepSeek-V4-Flash", 284.0, None),
+    ("mistralai/Mistral-Large-3-675B-Instruct-2512-NVFP4", 673.0, 4.5),
+    ("tencent/Tencent-Hunyuan-Large", 389.0, None),
+    ("ai21labs/AI21-Jamba-1.5-Large", 398.0, None),
+    ("xai-org/grok-2", 269.5, None),
+    ("CohereLabs/command-a-03-2025", 111.1, None),
 ]
 
 
@@ -89,6 +100,14 @@ def test_names_as_hubs_and_papers_write_them(name: str, size_b: float, bits: flo
     assert arch.basis == "named"
     assert arch.params_total / 1e9 == pytest.approx(size_b, rel=0.01)
     assert arch.weight_bits == bits
+
+
+def test_a_release_of_which_only_the_size_is_published_says_so() -> None:
+    arch = built("inclusionAI/Ling-1T")
+    assert arch.params_active / 1e9 == pytest.approx(50, rel=0.01)
+    assert arch.is_moe
+    assert "only the size is known" in arch.notes[0]
+    assert "arXiv 2510.22115" in arch.source
 
 
 def test_an_unknown_name_falls_back_to_the_size_it_states_and_says_so() -> None:
@@ -111,7 +130,8 @@ def test_an_unknown_name_without_a_size_is_refused() -> None:
     ("name", "stated"),
     [
         ("Qwen3-235B-A22B", (235e9, 22e9)),
-        ("Mixtral-8x7B-v0.1", (56e9, None)),
+        ("Mixtral-8x7B-v0.1", (56e9, 14e9)),
+        ("Foo-2x7B", (14e9, None)),
         ("opt-1p3b", (1.3e9, None)),
         ("pythia-70m", (70e6, None)),
         ("Foo-1T-A32B", (1e12, 32e9)),

@@ -29,8 +29,9 @@ def whoami(call: Calling) -> Answer:
 
 @router.get("/pool", response_model=models.PoolView, response_model_exclude_unset=True)
 def show_pool(call: Calling) -> Answer:
-    """Every device with the rating at which it is metered."""
-    return call.read(lambda tx: pool.show(tx, operator=call.actor.operator))
+    """Every device with the rating at which it is metered, and the share of domestic makes."""
+    shown = call.read(lambda tx: pool.show(tx, operator=call.actor.operator))
+    return pool.with_domestic_share(shown)
 
 
 @router.post("/pool/calibrate", response_model=models.PoolView, response_model_exclude_unset=True)

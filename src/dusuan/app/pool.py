@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dusuan.app.context import Platform
+from dusuan.core.catalog.views import domestic_share
 from dusuan.engines.base import Device
 from dusuan.store.database import Tx
 from dusuan.store.rows import DeviceRow
@@ -43,6 +44,13 @@ def record_ratings(platform: Platform, tx: Tx, measured: Sequence[Measured]) -> 
                 samples=item.samples,
                 now=platform.now(),
             )
+
+
+def with_domestic_share(shown: dict[str, Any]) -> dict[str, Any]:
+    """What `show` answers, with the share of domestic makes in the rated capacity; None where
+    nothing is rated."""
+    rated = [(d["make"], d["rating_gflops"]) for d in shown["devices"]]
+    return {**shown, "domestic_share": domestic_share(rated)}
 
 
 def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> None:

@@ -96,7 +96,11 @@ def pool(document: Doc) -> RenderableType:
         )
         for d in document["devices"]
     ]
-    return table(columns, rows)
+    share = document.get("domestic_share")
+    told = (
+        [Text(f"domestic makes: {share:.1%} of the rated capacity", style="dim")] if share else []
+    )
+    return Group(table(columns, rows), *told)
 
 
 def items(document: Doc) -> RenderableType:

@@ -133,11 +133,12 @@ def device(document: Doc) -> RenderableType:
             ("make", f"{document['make']} ({document['origin']}), {document['form']}"),
             ("also called", ", ".join(document["aliases"])),
             ("rated", _rated(document)),
+            ("source", document["source"]),
             ("note", document["note"]),
         ]
     )
     rows = [
-        (name, _plain(f["value"]), f["confidence"], f["source"])
+        (name, _plain(f["value"]), f["confidence"], _elsewhere(f["source"], document["source"]))
         for name, f in document["figures"].items()
     ]
     told = [Text(f"other sources: {_conflict(c)}", style="dim") for c in document["conflicts"]]
@@ -145,6 +146,11 @@ def device(document: Doc) -> RenderableType:
     if not document["quotable"]:
         told.append(Text(f"not quoted: {document['reason']}; {document['remedy']}", style="yellow"))
     return Group(top, table(("figure", "value", "grade", "source"), rows), *told)
+
+
+def _elsewhere(source: str, usual: str) -> str:
+    """The source of one figure, where it is not that of the whole device."""
+    return "as above" if source == usual else source
 
 
 def _rated(document: Doc) -> str | None:

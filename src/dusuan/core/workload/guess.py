@@ -18,6 +18,8 @@ from dusuan.core.workload.jobspec import Problem
 
 PARAMS_MIN = 10_000
 HEAD = 128
+USED_EXPERTS = 2  # of those that a name such as `8x7B` counts
+CLOSE = 0.004  # how far a mixture may be from its total
 GROUPED_FROM = 6e9
 _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _SIZE = re.compile(
@@ -96,18 +98,28 @@ def _vocab(hidden: int) -> int:
 
 
 def _mixture(dense: Architecture, total: float) -> Architecture:
-    """The same shape with its feed-forward cut into experts of which a token uses eight."""
+    """The same shape with its feed-forward cut into experts of which a token uses eight, or
+    more where eight would not meet the total."""
+    made = [_cut(dense, total, used) for used in (8, 16, 32, 64)]
+    near = (arch for arch in made if abs(arch.params_total / total - 1) < CLOSE)
+    return next(near, made[-1])
+
+
+def _cut(dense: Architecture, total: float, used: int) -> Architecture:
     block = dense.blocks[0]
     width = block.feed.width if block.feed is not None else 0
-    each = max(1, width // 8)
+    each = max(1, width // used)
     one = 3 * dense.hidden * each * block.count
-    experts = 8 + max(1, round((total - dense.params_total) / one))
-    feed = FeedForward(each, experts=experts, active=8)
+    experts = used + max(1, round((total - dense.params_total) / one))
+    feed = FeedForward(each, experts=experts, active=used)
     return replace(dense, blocks=(replace(block, feed=feed),))
 
 
 def size_in(name: str) -> tuple[float, float | None] | None:
-    """Total and active parameters that a name states, such as `Qwen3-235B-A22B` or `8x7B`."""
+    """Total and active parameters that a name states, such as `Qwen3-235B-A22B` or `8x7B`.
+
+    Of experts written as `8x7B` a token uses two, as in Mixtral and what was made after it.
+    """
     last = re.sub(r"\([^)]*\)", "", name).rsplit("/", 1)[-1]
     active = _ACTIVE.search(last)
     sizes = [
@@ -115,13 +127,16 @@ def size_in(name: str) -> tuple[float, float | None] | None:
     ]
     if not sizes:
         return None
+    each, times = max(sizes, key=lambda size: size[0] * size[1])
     used = None if active is None else _number(active[1]) * _SCALES[active[2].lower()]
-    return max(sizes), used
+    if used is None and times > USED_EXPERTS:
+        used = USED_EXPERTS * each
+    return each * times, used
 
 
-def _size(match: re.Match[str]) -> float:
-    times = int(match[1]) if match[1] else 1
-    return times * _number(match[2]) * _SCALES[match[3].lower()]
+def _size(match: re.Match[str]) -> tuple[float, int]:
+    """The size of one expert, and how many there are."""
+    return _number(match[2]) * _SCALES[match[3].lower()], int(match[1]) if match[1] else 1
 
 
 def _number(text: str) -> float:

@@ -45,10 +45,10 @@ FAMILIES: Mapping[str, Family] = {
         (
             *("llama", "mistral", "mixtral", "yi", "internlm2", "internlm3", "baichuan"),
             *("aquila", "minicpm", "exaone", "deepseek", "granite", "granitemoe", "phi3"),
-            *("phimoe", "ministral", "mistral3", "smollm3", "arcee", "ernie4_5"),
+            *("phimoe", "ministral", "ministral3", "mistral3", "smollm3", "arcee", "ernie4_5"),
             *("ernie4_5_moe", "seed_oss", "solar", "mimo", "nemotron-nas", "decilm"),
             *("hunyuan_v1_dense", "llama4", "llama4_text", "xverse", "orion", "minimax"),
-            *("minimax_text_01", "minimax_m1", "step3p7", "step3p5", "mimo_v2_flash"),
+            *("minimax_text_01", "minimax_m1", "step3p7", "step3p5", "mimo_v2_flash", "solar_open"),
         ),
         _LLAMA,
     ),

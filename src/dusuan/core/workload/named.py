@@ -27,27 +27,33 @@ _PLAIN = frozenset(
         *("instruct", "chat", "it", "base", "hf", "pt", "sft", "dpo", "rlhf", "thinking", "think"),
         *("preview", "latest", "inst", "deduped", "meta", "nvidia", "model", "text", "english"),
         *("gguf", "mlx", "bnb", "unsloth", "dynamic", "static", "tensor", "pertensor", "per"),
-        *("block", "quantized", "quant", "bf16", "fp16", "float16", "eagle", "eagle3", "mtp"),
+        *("block", "quantized", "quant", "eagle", "eagle3", "mtp", "beta", "qat", "nonthinking"),
         *("uncased", "cased", "turbo", "exp", "open", "weights", "1m", "8k", "4k", "128k", "32k"),
         *("v0", "v0.1", "v1", "v1.0", "v1.1", "version", "dev", "ckpt", "checkpoint", "ai"),
     )
 )
-# What says how many bits a weight takes, scales included.
+# What says how many bits a weight takes, scales included; the least of those named counts.
 _BITS: Mapping[str, float] = {
+    **dict.fromkeys(("bf16", "fp16", "float16"), 16.0),
     **dict.fromkeys(("fp8", "float8", "int8", "w8a8", "8bit", "q8", "w8a16"), 8.0),
-    **dict.fromkeys(("fp4", "nvfp4", "mxfp4", "int4", "w4a16", "4bit", "awq", "gptq", "q4"), 4.5),
+    **dict.fromkeys(("fp4", "nvfp4", "mxfp4", "int4", "w4a16", "4bit", "q4"), 4.5),
     **dict.fromkeys(("w4a8", "w4afp8", "nf4"), 4.5),
     **dict.fromkeys(("int3", "3bit", "q3"), 3.5),
     **dict.fromkeys(("q5",), 5.5),
     **dict.fromkeys(("q6",), 6.5),
 }
+_FOUR_BITS = 4.5  # what a release by AWQ or GPTQ takes that does not say it
+_METHODS = frozenset(("awq", "gptq"))
 _DATE = re.compile(r"\d{4}|\d{6}")
 _VERSION = re.compile(r"v(\d+(?:\.\d+)*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the table: a release, what its config.json says, and its published size."""
+    """One row of the table: a release, what its config.json says, and its published size.
+
+    Without a config its size is all that is known of it; its shape is then a usual one.
+    """
 
     names: tuple[str, ...]
     config: Mapping[str, Any]
@@ -57,7 +63,17 @@ class Entry:
 
     def built(self) -> Architecture | Problem:
         """Its architecture."""
+        if not self.config:
+            return self._of_its_size()
         return from_config(self.config, self.names[0], basis="named", source=self.source)
+
+    def _of_its_size(self) -> Architecture | Problem:
+        active = None if self.active_b is None else self.active_b * 1e9
+        guessed = guess.from_params((self.params_b or 0.0) * 1e9, active, name=self.names[0])
+        if isinstance(guessed, Problem):
+            return guessed
+        note = f"of {self.names[0]} only the size is known ({self.source}): in a usual shape"
+        return replace(guessed, basis="named", source=self.source, notes=(note,))
 
 
 @dataclass(frozen=True)
@@ -156,19 +172,21 @@ def _entry(row: Mapping[str, str]) -> Entry:
 
 def plain_words(name: str) -> tuple[tuple[str, ...], float | None]:
     """The words of a name that tell its shape, and the bits of a weight where it is quantised."""
-    bits, kept = None, []
-    for word in _words(name):
+    bits, kept, words = None, [], _words(name)
+    for word in words:
         found = _BITS.get(word.removeprefix("i") if word.startswith("iq") else word)
         if found is not None:
             bits = found if bits is None else min(bits, found)
-        elif word not in _PLAIN:
+        elif word not in _PLAIN and word not in _METHODS:
             kept.append(word)
+    if bits is None and _METHODS.intersection(words):
+        bits = _FOUR_BITS
     return tuple(kept), bits
 
 
 def _words(name: str) -> list[str]:
     last = name.strip().lower().rstrip("/").rsplit("/", 1)[-1]
-    last = re.sub(r"\.(gguf|safetensors|bin)$|\s*\([^)]*\)", "", last)
+    last = re.sub(r"[-.](gguf|safetensors|bin)$|\s*\([^)]*\)", "", last)
     last = re.sub(r"[-.]((?:i?q\d)_[a-z0-9_]+)$", lambda m: "-" + m[1][: m[1].index("_")], last)
     last = re.sub(r"\.(w\da\d+)", r"-\1", last)
     words = [w for w in re.split(r"[-\s:()\[\],]+|_(?![\dk])|(?<=[a-z])_", last) if w]
