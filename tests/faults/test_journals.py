@@ -31,7 +31,7 @@ SHEPHERD_POINTS = (
 
 @pytest.mark.parametrize(
     ("victim", "point"),
-    list(itertools.product(("shepherd", "keeper", "beside"), SHEPHERD_POINTS)),
+    list(itertools.product(("shepherd", "keeper"), SHEPHERD_POINTS)),
 )
 def test_killed_at_a_step_of_the_shepherd(shared_site: Site, victim: str, point: str) -> None:
     site = shared_site

@@ -94,6 +94,7 @@ def set_points(data: Path) -> None:
     wrap(rounds, "_close", before=closing, after=closed)
     wrap(LocalEngine, "signal", before=point("stop.committed"), after=point("stop.told"))
     wrap(rounds, "stop_cancelled", after=if_any("stop.noted"))
+    wrap(engine_module, "unpack", after=point("unpack"))  # before the tree gets its name
     wrap(loop, "step", before=point("turn"))
 
 
