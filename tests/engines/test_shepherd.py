@@ -149,6 +149,43 @@ def test_a_journal_is_never_continued_by_a_second_shepherd(tmp_path: Path) -> No
         writer.Journal(str(tmp_path / "journal"))
 
 
+FULL_DISK = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from dusuan.shepherd.journal import Journal
+folder = sys.argv[1]
+journal = Journal(f"{folder}/journal")
+assert journal.append("start", 0, {})
+with open(f"{folder}/filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(b"x" * 512)
+    except OSError:
+        pass
+ticks = 0
+while journal.append("tick", ticks, {"log_bytes": 7}):
+    ticks += 1
+    assert ticks < 10_000
+assert journal.append("end", ticks, {"result": "z" * 16_000})
+sys.stdout.write(open(f"{folder}/journal").read())
+"""
+
+
+def test_on_a_full_disk_the_end_is_still_written(tmp_path: Path) -> None:
+    """On a small disk of its own, which nobody else sees."""
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path), str(SHEPHERD.parents[1])]
+    mount = f'mount -t tmpfs -o size=1m tmpfs {tmp_path} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", *words]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if b"unshare" in done.stderr or b"mount:" in done.stderr:
+        pytest.skip("this machine lets nobody mount: " + done.stderr.decode().strip())
+    assert done.returncode == 0, done.stderr.decode()
+    reading = read(done.stdout)
+    assert not reading.problems
+    assert reading.records[-1].kind is RecordKind.END
+    assert len(reading.records) > 10
+
+
 def test_a_full_disk_costs_one_line_and_not_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
