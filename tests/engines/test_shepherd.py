@@ -166,7 +166,8 @@ ticks = 0
 while journal.append("tick", ticks, {"log_bytes": 7}):
     ticks += 1
     assert ticks < 10_000
-assert journal.append("end", ticks, {"result": "z" * 16_000})
+exit = {"reason": "exit", "code": 0, "signal": None, "text": ""}
+assert journal.append("end", ticks, {"result": {"x": "z" * 16_000}, "exit": exit})
 sys.stdout.write(open(f"{folder}/journal").read())
 """
 
