@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from dusuan.core.scheduling.packing import WHOLE
+from dusuan.core.scheduling.packing import TYPES_MAX, WHOLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -247,12 +247,26 @@ def scan(p: Any, s: int) -> int:
     return found
 
 
+@inlined
+def alike(p: Any, n: int, m: int) -> bool:
+    """Whether two nodes of one type are in the same state, device by device."""
+    if p.cpu[n] != p.cpu[m] or p.memory[n] != p.memory[m] or p.devices[n] != p.devices[m]:
+        return False
+    for d in range(p.devices[n]):
+        if p.free[n, d] != p.free[m, d]:
+            return False
+    return True
+
+
 @compiled
 def build(p: Any, s: int) -> None:
-    """Score all nodes for request `s`."""
+    """Score all nodes for request `s`; one in the state of the last of its type scores the same."""
     tree, leaves = p.trees[s], p.trees.shape[1] // 2
+    last = np.full(TYPES_MAX, -1)
     for n in range(len(p.type)):
-        tree[leaves + n] = evaluate(p, n, s)[0]
+        m = last[p.type[n]]
+        last[p.type[n]] = n
+        tree[leaves + n] = tree[leaves + m] if m >= 0 and alike(p, n, m) else evaluate(p, n, s)[0]
     for i in range(leaves - 1, 0, -1):
         tree[i] = max(tree[2 * i], tree[2 * i + 1])
 
