@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from dusuan.core.scheduling import packing
+from dusuan.core.scheduling import consolidation, packing
 from dusuan.core.scheduling.kernels import packing as kernels
 
 CPU, MEMORY = 64_000, 4_096
@@ -239,3 +239,46 @@ def test_several_devices_are_asked_whole() -> None:
         packing.new_packing(
             hosts([0], [2], [CPU]), requests([(0, 0, 1, 500, 2)]), np.ones(1, np.int64)
         )
+
+
+def test_a_gang_gets_a_node_by_the_cheapest_move() -> None:
+    kinds = requests([(1_000, 0, 1, 1000, 4), (1_000, 0, 1, 1000, 1), (1_000, 0, 1, 500, 1)])
+    p = packing.new_packing(hosts([0] * 3, [4] * 3, [CPU] * 3), kinds, np.ones(3, int), "spread")
+    running = []
+    for node, kind in ((0, 1), (1, 2), (2, 1)):
+        bits = kernels.take(p, node, kind)
+        running.append(consolidation.Held(node, kind, node, int(bits)))
+    room = consolidation.make_room(p, 0, running)
+    assert room is not None and room.node == 1 and room.moved_milli == 500
+    assert [(move.job, move.node) for move in room.moves] == [(1, 0)]
+    assert consolidation.make_room(p, 0, []) is None, "nobody may be moved"
+
+
+@settings(max_examples=60, deadline=None)
+@given(NODES, REQUESTS, STEPS, st.integers(0, 7))
+def test_moves_leave_the_books_right(nodes: Any, rows: Any, steps: Any, wanted: int) -> None:
+    cluster, kinds = hosts(*zip(*nodes, strict=True)), requests(rows)
+    p = packing.new_packing(cluster, kinds, np.ones(len(kinds), np.int64), "spread")
+    auditor, held = Auditor(cluster, kinds), []
+    for draw, leave in steps:
+        s, n = draw % len(kinds), kernels.choose(p, draw % len(kinds))
+        if n >= 0:
+            bits = int(kernels.take(p, n, s))
+            auditor.move(s, n, bits, 1)
+            held.append(consolidation.Held(len(held), s, n, bits, leave > 0))
+    s = wanted % len(kinds)
+    fitted = any(auditor.fits(n, s) for n in range(len(nodes)))
+    room = consolidation.make_room(p, s, held)
+    if room is not None:
+        assert fitted == (not room.moves)
+        moved = {move.job: move for move in room.moves}
+        for job in moved:
+            assert held[job].movable and held[job].node == room.node
+            auditor.move(held[job].request, held[job].node, held[job].devices, -1)
+        auditor.move(s, room.node, room.devices, 1)
+        for job, move in moved.items():
+            auditor.move(held[job].request, move.node, move.devices, 1)
+        assert room.moved_milli == sum(int(kinds[held[j].request]["milli"])
+            * int(kinds[held[j].request]["devices"]) for j in moved)  # fmt: skip
+    assert p.cpu.tolist() == auditor.cpu
+    assert [p.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)] == auditor.free

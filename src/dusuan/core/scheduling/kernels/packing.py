@@ -340,7 +340,7 @@ def take(p: Any, n: int, s: int) -> Any:
 
 
 @compiled
-def give_back(p: Any, n: int, s: int, bits: int) -> None:
+def give_back(p: Any, n: int, s: int, bits: Any) -> None:
     """Undo `take`."""
     r = p.requests[s]
     for d in range(p.devices[n]):
@@ -348,6 +348,18 @@ def give_back(p: Any, n: int, s: int, bits: int) -> None:
             p.free[n, d] += r.milli
     p.cpu[n] += r.cpu_milli
     p.memory[n] += r.memory_mib
+    changed(p, n)
+
+
+@compiled
+def retake(p: Any, n: int, s: int, bits: Any) -> None:
+    """Undo `give_back`: the very devices."""
+    r = p.requests[s]
+    for d in range(p.devices[n]):
+        if (bits >> np.uint64(d)) & np.uint64(1):
+            p.free[n, d] -= r.milli
+    p.cpu[n] -= r.cpu_milli
+    p.memory[n] -= r.memory_mib
     changed(p, n)
 
 
