@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.core.test_packing import Auditor
+from tests.sim.test_packing import Auditor
 from tests.sim import openb_lists
 from typer.testing import CliRunner
 

@@ -15,7 +15,7 @@ fading all the old, new use weighs more (`weight_of_use`), which keeps the order
 **Nobody starves.** While account i waits with something that fits, a sibling j is served only
 while its share is not above i's. So j gets at most `weight_j * (share_i - share_j) + s` more before
 i's turn, s being the largest request, both in weighted use: see docs/placement.md for the bound in
-hours, and `tests/core/test_fairness.py` for the check from the log.
+hours, and `tests/sim/test_fairness.py` for the check from the log.
 
 Account 0 is the pool, and everybody's ancestor. Accounts are numbered level by level, the children
 of one parent together (`ordered` does it).
