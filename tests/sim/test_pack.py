@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sim.test_packing import Auditor
 from tests.sim import openb_lists
+from tests.sim.test_packing import Auditor
 from typer.testing import CliRunner
 
 from dusuan.cli import build
