@@ -15,14 +15,14 @@ def _never() -> bool:
 class Hooks:
     """Handed in by the process. Access is checked before any of them is called.
 
-    `calibrate()`: measure the pool, answer what it shows then. `read_log(attempt_id, offset,
-    limit)`: bytes of a job's log, empty at its end. `outputs(job_id)`: (relative path, bytes).
-    `open_output(job_id, relative path)`: an open file; raises FileNotFoundError. `healthy()`: a
-    document whose `status` is `ok` while all is well. `closing()`: whether streams should end
-    because the process does.
+    `calibrate(classes)`: measure the pool (or these classes of work), answer what it shows then.
+    `read_log(attempt_id, offset, limit)`: bytes of a job's log, empty at its end.
+    `outputs(job_id)`: (relative path, bytes). `open_output(job_id, relative path)`: an open file;
+    raises FileNotFoundError. `healthy()`: a document whose `status` is `ok` while all is well.
+    `closing()`: whether streams should end because the process does.
     """
 
-    calibrate: Callable[[], dict[str, Any]]
+    calibrate: Callable[[Sequence[str]], dict[str, Any]]
     read_log: Callable[[str, int, int], bytes]
     outputs: Callable[[str], Sequence[tuple[str, int]]]
     open_output: Callable[[str, str], BinaryIO]

@@ -185,6 +185,8 @@ class DeviceView(View):
 
 class PoolView(View):
     devices: list[DeviceView]
+    learnt: list[dict[str, Any]]
+    alarms: list[str]
 
 
 class PathList(View):

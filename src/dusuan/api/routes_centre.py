@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from dusuan.api import models
 from dusuan.api.call import Answer, Calling
@@ -13,6 +13,8 @@ from dusuan.app.access import operator_only
 from dusuan.app.audit import audit
 
 router = APIRouter(tags=["centre"])
+
+Class = Literal["gemm", "bandwidth", "train_step", "prefill", "decode"]
 
 
 @router.get("/whoami", response_model=models.Whoami, response_model_exclude_unset=True)
@@ -35,10 +37,13 @@ def show_pool(call: Calling) -> Answer:
 
 
 @router.post("/pool/calibrate", response_model=models.PoolView, response_model_exclude_unset=True)
-def calibrate(call: Calling) -> Answer:
-    """Measure what the devices sustain; takes seconds. Operators only."""
+def calibrate(
+    call: Calling, classes: Annotated[list[Class] | None, Query(alias="class")] = None
+) -> Answer:
+    """Measure what the devices are rated at, or what they sustain on classes of work; takes
+    seconds. Operators only."""
     operator_only(call.actor)
-    return call.hooks.calibrate()
+    return call.hooks.calibrate(list(dict.fromkeys(classes or ())))
 
 
 @router.get("/audit", response_model=models.AuditView, response_model_exclude_unset=True)

@@ -168,6 +168,8 @@ def _own(
     gflops = rating[0] if rating else 0
     most = matching.largest_gang(Request(1, row.kind, row.model), devices)
     counts = (resources.count,) if resources.count else _doubling(most)
+    if row.kind == "cpu" and not resources.count:
+        counts = (1,)  # nothing tells how other work than a probe scales over cores
     device = _accelerator(row, gflops, known)
     excluded = "" if sustained is not None else _unsized(row, device)
     return Option(device, row.kind, gflops, counts, True, sustained, excluded)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dusuan.app import calibrations
 from dusuan.app.context import Platform
+from dusuan.core.catalog.calibration import Drift
 from dusuan.core.catalog.views import domestic_share
 from dusuan.engines.base import Device
 from dusuan.store.database import Tx
@@ -70,19 +72,34 @@ def record_inventory(platform: Platform, tx: Tx, devices: Sequence[Device]) -> N
     )
 
 
-def sustained(tx: Tx, kind: str) -> dict[str, tuple[float, float, float]]:
-    """What devices sustained on work of this kind, by model: low, middle and high GFLOPS."""
-    _ = tx, kind
-    return {}
-
-
 def show(tx: Tx, *, operator: bool) -> dict[str, Any]:
-    """Every device, its latest rating, and whether it is taken; by which job, operators see."""
-    return {"devices": [_view(d, operator) for d in tx.all(DeviceRow, "devices")]}
+    """Every device, its latest rating, what it sustains by class, and whether it is taken; by which
+    job, operators see. `alarms` name devices that are slower than others like them."""
+    known, slow = calibrations.by_device(tx), calibrations.slow(tx)
+    devices = [
+        _view(d, operator, known.get(d.device, []), slow.get(d.device))
+        for d in tx.all(DeviceRow, "devices")
+    ]
+    return {
+        "devices": devices,
+        "learnt": calibrations.learnt_view(tx),
+        "alarms": [f"{name}: {each.reason}" for name, each in sorted(slow.items())],
+    }
 
 
-def _view(d: DeviceRow, operator: bool) -> dict[str, Any]:
-    state = d.state if d.state != "ready" or d.gflops is not None else "uncalibrated"
+def _state(d: DeviceRow, slow: Drift | None) -> str:
+    if d.state != "ready":
+        return d.state
+    if d.gflops is None:
+        return "uncalibrated"
+    if d.holder is not None:
+        return "allocated"
+    return "ready" if slow is None else "slow"
+
+
+def _view(
+    d: DeviceRow, operator: bool, known: list[dict[str, Any]], slow: Drift | None
+) -> dict[str, Any]:
     return {
         "device": d.device,
         "node": d.node,
@@ -97,6 +114,8 @@ def _view(d: DeviceRow, operator: bool) -> dict[str, Any]:
         "samples": d.samples,
         "spread": d.spread,
         "measured_at": None if d.measured_at is None else d.measured_at.isoformat(),
-        "state": "allocated" if d.holder is not None and state == "ready" else state,
+        "state": _state(d, slow),
+        "drift": None if slow is None else {"ratio": slow.ratio, "reason": slow.reason},
+        "calibrations": known,
         "holder": d.holder if operator else None,
     }

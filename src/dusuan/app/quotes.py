@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import describing, jobs, matching, overrides, pool, prices
+from dusuan.app import calibrations, describing, jobs, matching, overrides, prices
 from dusuan.app.access import Actor, Need, account_for
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
@@ -113,7 +113,7 @@ def _describe(
     reason for each of them."""
     spec, version = asked.spec, prices.latest(tx)
     work = describing.work_of(platform, spec, asked.upload_id)
-    seen = pool.sustained(tx, spec.workload.kind)
+    seen = calibrations.sustained(tx, spec.workload.kind)
     known = overrides.effective(tx)
     options = describing.options(spec.resources, devices, seen, known=known, what_if=what_if)
     ways, excluded = grid.ways(work, options, describing.models())

@@ -11,8 +11,11 @@ from rich.text import Text
 from dusuan import __version__
 from dusuan.cli import render
 from dusuan.cli.demo import Demo
-from dusuan.cli.failures import FAILED
+from dusuan.cli.failures import FAILED, usage
 from dusuan.cli.session import Data, Json, command
+from dusuan.core.workload.quantities import did_you_mean
+
+CLASSES = ("gemm", "bandwidth", "train_step", "prefill", "decode")
 
 
 def register(app: typer.Typer) -> None:
@@ -72,12 +75,30 @@ def pool(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
         s.show(s.client.get("/v1/pool"), render.pool)
 
 
-def calibrate(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:
-    """Measure what the devices sustain."""
+def calibrate(
+    ctx: typer.Context,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="gemm, bandwidth, train_step, prefill, decode, or all."),
+    ] = None,
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """Measure what the devices are rated at, or what they sustain on classes of work."""
     with command(ctx, as_json, data) as s:
+        asked = "&".join(f"class={each}" for each in _classes(classes or []))
         with s.busy("measuring the devices"):
-            measured = s.client.ask("/v1/pool/calibrate")
+            measured = s.client.ask("/v1/pool/calibrate" + (f"?{asked}" if asked else ""))
         s.show(measured, render.pool)
+
+
+def _classes(named: list[str]) -> list[str]:
+    """The classes that are meant. Raises `Failure` for one that there is none of."""
+    wrong = next((name for name in named if name not in (*CLASSES, "all")), None)
+    if wrong is not None:
+        remedy = did_you_mean(wrong, (*CLASSES, "all"))
+        raise usage("unknown_class", f"{wrong!r} is no class of work", remedy)
+    return list(CLASSES) if "all" in named else named
 
 
 def audit(ctx: typer.Context, as_json: Json = False, data: Data = None) -> None:

@@ -16,6 +16,7 @@ from dusuan.core.planning.layouts import describe_layout
 
 Doc = Mapping[str, Any]
 PLANS_SHOWN = 12
+_UNIT = {"gflops": "GFLOPS", "gbs": "GB/s"}
 
 
 def yuan(fen: int | None) -> str:
@@ -96,11 +97,41 @@ def pool(document: Doc) -> RenderableType:
         )
         for d in document["devices"]
     ]
+    alarms = [Text(f"alarm: {alarm}", style="yellow") for alarm in document.get("alarms", [])]
     share = document.get("domestic_share")
     told = (
         [Text(f"domestic makes: {share:.1%} of the rated capacity", style="dim")] if share else []
     )
-    return Group(table(columns, rows), *told)
+    return Group(table(columns, rows), *told, *alarms, *_sustained(document))
+
+
+def _sustained(document: Doc) -> list[RenderableType]:
+    """What devices sustain by class of work, and what finished runs taught."""
+    columns = ("device", "class", "sustains", "interval", "with", "measured")
+    rows = [
+        (
+            d["device"],
+            c["class"],
+            f"{c['value']:,.4g} {_UNIT[c['unit']]}",
+            f"{c['low']:,.4g} to {c['high']:,.4g}",
+            f"{c['software']}, {c['precision']}: {c['method']}",
+            moment(c["measured_at"]),
+        )
+        for d in document["devices"]
+        for c in d.get("calibrations", [])
+    ]
+    learnt = [
+        (
+            each["model"],
+            f"learnt: {each['kind']}",
+            f"{each['middle']:,.4g} GFLOPS",
+            f"{each['low']:,.4g} to {each['high']:,.4g}",
+            f"{each['samples']} finished runs",
+            None,
+        )
+        for each in document.get("learnt", [])
+    ]
+    return [table(columns, [*rows, *learnt])] if rows or learnt else []
 
 
 def items(document: Doc) -> RenderableType:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import pool
+from dusuan.app import calibrations, pool
 from dusuan.app.context import Platform, refuse
 from dusuan.store.rows import DeviceRow, Name
 
@@ -17,6 +17,9 @@ log = structlog.get_logger()
 
 # Measures every device of the engine at once, as they are when the host is full.
 Measure = Callable[[], Sequence[pool.Measured]]
+# Measures one class of work on every device.
+MeasureClass = Callable[[str], Sequence[calibrations.Sampled]]
+CLASSES = ("gemm", "bandwidth", "train_step", "prefill", "decode")
 
 
 TRIES = 3
@@ -43,9 +46,10 @@ def steadiest(measure: Measure) -> list[pool.Measured]:
 class Ratings:
     """Measures the devices of one engine, one measurement at a time."""
 
-    def __init__(self, platform: Platform, measure: Measure) -> None:
+    def __init__(self, platform: Platform, measure: Measure, measure_class: MeasureClass) -> None:
         self._platform = platform
         self._measure = measure
+        self._measure_class = measure_class
         self._guard = threading.Lock()
 
     def prepare(self) -> None:
@@ -58,16 +62,31 @@ class Ratings:
         if unrated:
             self._record(self._measured(unrated))
 
-    def calibrate(self) -> dict[str, Any]:
-        """Measure every device again. Raises `Refused` conflict when jobs hold devices, or one
-        did meanwhile: then no figure is kept."""
+    def calibrate(self, classes: Sequence[str] = ()) -> dict[str, Any]:
+        """Measure every device again: its rating, or the `classes` of work named instead.
+
+        Raises `Refused` conflict when jobs hold devices, or one did meanwhile: then no figure is
+        kept. Ratings bill; classes only size what is described, and learn from finished runs.
+        """
         began = self._platform.now()
         self._refuse_beside_jobs(began)
-        measured = self._measured({d.device for d in self._platform.engine.inventory()})
-        self._refuse_beside_jobs(began)
-        self._record(measured)
+        if classes:
+            self._calibrate_classes(classes, began)
+        else:
+            measured = self._measured({d.device for d in self._platform.engine.inventory()})
+            self._refuse_beside_jobs(began)
+            self._record(measured)
         with self._platform.store.transaction() as tx:
             return pool.show(tx, operator=True)
+
+    def _calibrate_classes(self, classes: Sequence[str], began: datetime) -> None:
+        with self._guard:
+            sampled = [item for each in classes for item in self._measure_class(each)]
+        self._refuse_beside_jobs(began)
+        for item in sampled:
+            log.info("class_measured", device=item.device, kind=item.class_, note=item.note)
+        with self._platform.store.transaction() as tx:
+            calibrations.record(self._platform, tx, sampled)
 
     def _refuse_beside_jobs(self, since: datetime) -> None:
         with self._platform.store.transaction() as tx:

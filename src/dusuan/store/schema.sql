@@ -224,6 +224,24 @@ CREATE TABLE catalog_override (
 );
 CREATE INDEX catalog_override_device ON catalog_override (device, id);
 
+-- What a device sustains by class of work: for sizing, never for billing. The latest of a class counts.
+CREATE TABLE calibration (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device      text NOT NULL REFERENCES device,
+    class       text NOT NULL,
+    software    text NOT NULL,
+    precision   text NOT NULL,
+    unit        text NOT NULL CHECK (unit IN ('gflops', 'gbs')),
+    value       double precision NOT NULL CHECK (value > 0),
+    low         double precision NOT NULL,
+    high        double precision NOT NULL CHECK (high >= low),
+    samples     integer NOT NULL CHECK (samples > 0),
+    method      text NOT NULL,
+    detail      jsonb NOT NULL DEFAULT '{}',
+    measured_at timestamptz NOT NULL
+);
+CREATE INDEX calibration_latest ON calibration (device, class, id DESC);
+
 -- Jobs.
 CREATE TABLE upload (
     id          text PRIMARY KEY,

@@ -23,11 +23,13 @@ from psycopg import OperationalError
 
 from dusuan import __version__
 from dusuan.api import Hooks, create_app, server_options
-from dusuan.app import access, pool, tenants, wallets
+from dusuan.app import access, calibrations, pool, tenants, wallets
 from dusuan.app.context import Platform
 from dusuan.cli import LauncherError
+from dusuan.core.planning.menu import Site
 from dusuan.engines.local import LocalEngine
 from dusuan.engines.local.calibration import Uncalibrated
+from dusuan.facts.library import library
 from dusuan.service.datadir import DataDir, DataDirProblem
 from dusuan.service.loop import Service
 from dusuan.service.ratings import Ratings
@@ -136,9 +138,9 @@ def _put_together(
     identity = data.identity(new_id("dir"))
     _claim(store, identity, start.take_over)
     engine = (start.engine_on or _engine_of_host)(data)
-    platform = Platform(store, engine, now, new_id, new_secret, data.uploads)
+    platform = Platform(store, engine, now, new_id, new_secret, data.uploads, _site())
     _seed(platform, data)
-    ratings = Ratings(platform, lambda: _measure(engine))
+    ratings = Ratings(platform, lambda: _measure(engine), lambda class_: _sample(engine, class_))
     closing = threading.Event()
 
     def prepare() -> None:
@@ -222,6 +224,38 @@ def _measure(engine: LocalEngine) -> list[pool.Measured]:
             samples=len(found.samples),
         )
         for found in engine.calibrate()
+    ]
+
+
+def _site() -> Site:
+    """Where this is: `DUSUAN_SITE` names it, `DUSUAN_SITE_PUE` is what it draws for each kWh of its
+    computers, `DUSUAN_SITE_GRID` a region of the table of grid factors, or kgCO2 for each kWh."""
+    grid, pue = os.environ.get("DUSUAN_SITE_GRID"), os.environ.get("DUSUAN_SITE_PUE")
+    known = library().grids.get(grid) if grid else None
+    try:
+        factor = known.kg_per_kwh if known else (float(grid) if grid else None)
+        return Site(os.environ.get("DUSUAN_SITE", "local"), float(pue or 1.0), factor)
+    except ValueError as error:
+        text = f"the site's settings cannot be read: {error}"
+        remedy = "DUSUAN_SITE_PUE is like 1.2, DUSUAN_SITE_GRID like 0.53 or a region's name"
+        raise LauncherError("bad_site", text, remedy) from error
+
+
+def _sample(engine: LocalEngine, class_: str) -> list[calibrations.Sampled]:
+    """Measure one class of work, in the words of the pool."""
+    return [
+        calibrations.Sampled(
+            device=load.device,
+            class_=load.class_,
+            values=load.values,
+            unit=load.unit,
+            precision=load.precision,
+            software=load.software,
+            method=load.method,
+            detail=load.detail,
+            note=load.reason,
+        )
+        for load in engine.measure_class(class_)
     ]
 
 

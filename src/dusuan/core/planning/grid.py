@@ -132,7 +132,9 @@ def _of(work: Work, option: Option, models: Models, fits: _Fits, flop: int) -> I
     fitting = [(count, fits.at(option, count)) for count in option.counts]
     if all(fitted is None for _, fitted in fitting):
         return
-    plain = _strain(work, option.device, PLAIN, models)
+    # A measurement was taken on one device alone; published runs were sharded.
+    alone = Layout() if option.sustained_gflops is not None else PLAIN
+    plain = _strain(work, option.device, alone, models)
     features = _features(work, option.device, flop)
     inference = work.kind in (Kind.BATCH, Kind.SERVE)
     whole = None if inference else _hours(work, option, features, PLAIN, models)

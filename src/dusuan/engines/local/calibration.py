@@ -7,14 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dusuan.engines.local.inventory import Found
 
 _GEMM = Path(__file__).with_name("gemm.py")
+_LOADS = Path(__file__).with_name("loads.py")
 _LOAD_S = 1.0  # until the slowest process has its libraries
 _PATIENCE_S = 120
 
@@ -58,6 +59,74 @@ def calibrate(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One class of work measured on one device: windows in `unit`, or the reason there are none."""
+
+    device: str
+    class_: str
+    values: tuple[float, ...] = ()
+    unit: str = "gflops"
+    precision: str = ""
+    software: str = ""
+    method: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+def measure_class(
+    devices: Sequence[Found], class_: str, *, windows: int = 5, window_ms: int = 160
+) -> list[Load]:
+    """Measure one class of `loads.CLASSES` on all `devices` at once. Takes some 2 s."""
+    start = time.monotonic() + _LOAD_S
+    running = [_begin(found, windows, window_ms, start, class_) for found in devices]
+    return [
+        _load(found.device.device, class_, process)
+        for found, process in zip(devices, running, strict=True)
+    ]
+
+
+def _load(device: str, class_: str, process: subprocess.Popen[bytes] | None) -> Load:
+    if process is None:
+        return Load(device, class_, reason="there is no measurement for this make yet")
+    document = _said(process)
+    if isinstance(document, str):
+        return Load(device, class_, reason=document)
+    if "reason" in document:
+        return Load(device, class_, reason=str(document["reason"]))
+    return Load(
+        device=device,
+        class_=class_,
+        values=tuple(float(value) for value in document["values"]),
+        **{name: document[name] for name in ("unit", "precision", "software", "method", "detail")},
+    )
+
+
+def _said(process: subprocess.Popen[bytes]) -> dict[str, Any] | str:
+    """What a measuring process printed, or why it printed nothing."""
+    said = _heard(process)
+    return said if isinstance(said, str) else _document(*said)
+
+
+def _heard(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | str:
+    """Output and complaints of a measuring process, or that it took too long."""
+    try:
+        return process.communicate(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"the measurement took longer than {_PATIENCE_S} s"
+
+
+def _document(output: bytes, complaints: bytes) -> dict[str, Any] | str:
+    try:
+        document: dict[str, Any] = json.loads(output)
+    except ValueError:
+        last = complaints.decode(errors="replace").strip().splitlines()[-1:]
+        return f"the measurement failed: {last[0] if last else 'no output'}"
+    return document
+
+
 def gemm_argv(found: Found, windows: int, window_ms: int, start: float) -> list[str] | None:
     """The command that measures one device; None when there is no way to measure it."""
     place = [str(windows), str(window_ms), repr(start)]
@@ -69,11 +138,13 @@ def gemm_argv(found: Found, windows: int, window_ms: int, start: float) -> list[
 
 
 def _begin(
-    found: Found, windows: int, window_ms: int, start: float
+    found: Found, windows: int, window_ms: int, start: float, class_: str | None = None
 ) -> subprocess.Popen[bytes] | None:
     argv = gemm_argv(found, windows, window_ms, start)
     if argv is None:
         return None
+    if class_ is not None:
+        argv = [argv[0], str(_LOADS), class_, *argv[2:]]
     return subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -82,22 +153,15 @@ def _begin(
 def _outcome(device: str, process: subprocess.Popen[bytes] | None) -> Calibration | Uncalibrated:
     if process is None:
         return Uncalibrated(device, "there is no measurement for this make yet")
-    try:
-        output, complaints = process.communicate(timeout=_PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return Uncalibrated(device, f"the measurement took longer than {_PATIENCE_S} s")
-    return parse_outcome(device, output, complaints)
+    said = _heard(process)
+    return Uncalibrated(device, said) if isinstance(said, str) else parse_outcome(device, *said)
 
 
 def parse_outcome(device: str, output: bytes, complaints: bytes) -> Calibration | Uncalibrated:
     """What one measuring process said."""
-    try:
-        document: dict[str, Any] = json.loads(output)
-    except ValueError:
-        last = complaints.decode(errors="replace").strip().splitlines()[-1:]
-        return Uncalibrated(device, f"the measurement failed: {last[0] if last else 'no output'}")
+    document = _document(output, complaints)
+    if isinstance(document, str):
+        return Uncalibrated(device, document)
     if "reason" in document:
         return Uncalibrated(device, str(document["reason"]))
     samples = tuple(float(rate) for rate in document["gflops"])

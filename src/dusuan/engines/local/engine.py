@@ -23,7 +23,13 @@ from dusuan.engines.base import (
 )
 from dusuan.engines.local import commands, isolation, lock, outputs
 from dusuan.engines.local.archive import unpack
-from dusuan.engines.local.calibration import Calibration, Uncalibrated, calibrate
+from dusuan.engines.local.calibration import (
+    Calibration,
+    Load,
+    Uncalibrated,
+    calibrate,
+    measure_class,
+)
 from dusuan.engines.local.commands import Settings
 from dusuan.engines.local.errands import Errands
 from dusuan.engines.local.files import (
@@ -119,6 +125,10 @@ class LocalEngine:
     def calibrate(self) -> list[Calibration | Uncalibrated]:
         """Measure every device, all at once. Only while no attempt runs; takes some seconds."""
         return calibrate(list(self._found.values()))
+
+    def measure_class(self, class_: str) -> list[Load]:
+        """Measure one class of work on every device, all at once. Only while no attempt runs."""
+        return measure_class(list(self._found.values()), class_)
 
     def start(self, order: StartOrder) -> None:
         """Start a shepherd for `order`; returns as soon as it is spawned. See the protocol."""
