@@ -48,3 +48,20 @@ def test_every_exemption_carries_its_reason_on_its_line() -> None:
                 if match and not match["reason"] and path != Path(__file__):
                     bare.append(f"{path.relative_to(ROOT)}:{number} {line.strip()}")
     assert not bare, "give the reason on the same line:\n" + "\n".join(bare)
+
+
+def test_migrations_are_one_chain() -> None:
+    """Two that were written side by side must not take the same place."""
+    folder = SOURCE / "store" / "migrations" / "versions"
+    found = {}
+    for path in sorted(folder.glob("[0-9]*.py")):
+        text = path.read_text("utf-8")
+        own = re.search(r'^revision = "(\w+)"', text, re.MULTILINE)
+        before = re.search(r'^down_revision = (?:"(\w+)"|None)', text, re.MULTILINE)
+        assert own, path.name
+        assert before, path.name
+        assert path.name.startswith(own[1]), path.name
+        assert own[1] not in found, f"{path.name}: the number is taken"
+        found[own[1]] = before[1]
+    expected = [None, *sorted(found)][:-1]
+    assert [found[number] for number in sorted(found)] == expected

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from dusuan.core.catalog.accelerators import Accelerator
 from dusuan.core.energy.power import energy_kwh
@@ -76,9 +77,7 @@ class _Fits:
             self._need = estimate.need_of(work)
         usable = [o for o in options if not o.excluded]
         sizes = {o.device.memory_gib for o in usable if o.device.memory_gib is not None}
-        self._sizes = sorted(sizes, reverse=True)
-        self._known: dict[int, dict[float, Fitted]] = {}
-        self._least: dict[int, Fitted] = {}
+        self._sizes = tuple(sorted(sizes, reverse=True))
 
     def at(self, option: Option, count: int) -> Fitted | None:
         """The layout on `count` devices, or None where none fits."""
@@ -88,28 +87,7 @@ class _Fits:
         if self._need is None:
             fitted, fits, _ = estimate.fit(self._work, option.device, count, None)
             return fitted if fits else None
-        if count not in self._known:
-            self._known[count] = self._fill(self._need, count)
-        return self._known[count].get(memory_gib)
-
-    def _fill(self, need: Need, count: int) -> dict[float, Fitted]:
-        """The first layout that fits on each size of memory: larger sizes are served first."""
-        found: dict[float, Fitted] = {}
-        waiting = list(self._sizes)
-        for each in layout.layouts(need, count):
-            if isinstance(need, TrainingNeed) and each.data > need.global_batch:
-                continue  # more replicas than sequences in a step: some would idle
-            fitted = need.at(each)
-            least = self._least.get(count)
-            if least is None or fitted.memory.needed_gib < least.memory.needed_gib:
-                self._least[count] = fitted
-            while waiting and fitted.fits(waiting[-1]):
-                found[waiting.pop()] = fitted  # the smallest: then every size above it as well
-            found |= {size: fitted for size in waiting if fitted.fits(size) and size not in found}
-            waiting = [size for size in waiting if size not in found]
-            if not waiting:
-                break
-        return found
+        return _fitting(self._need, count, self._sizes)[0].get(memory_gib)
 
     def why(self, option: Option) -> str:
         """Why no count of `option` holds the workload."""
@@ -118,13 +96,36 @@ class _Fits:
             return f"memory: that of {device.name} is not published"
         if self._need is None:
             return f"memory: {estimate.fit(self._work, device, option.counts[-1], None)[2]}"
-        leanest = [self._least[c] for c in option.counts if c in self._least]
+        tried = [_fitting(self._need, count, self._sizes)[1] for count in option.counts]
+        leanest = [fitted for fitted in tried if fitted is not None]
         if not leanest:
             return "layout: its layers, heads and batch divide over none of the counts"
         least = min(leanest, key=lambda fitted: fitted.memory.needed_gib)
         needs, has = least.memory.needed_gib, device.memory_gib
         at = least.layout.count
         return f"memory: {needs:.1f} GiB are needed on each of {at}, and a device has {has:g}"
+
+
+@lru_cache(maxsize=512)
+def _fitting(
+    need: Need, count: int, sizes: tuple[float, ...]
+) -> tuple[dict[float, Fitted], Fitted | None]:
+    """The first layout that fits on each size of memory (largest first), and the leanest tried."""
+    found: dict[float, Fitted] = {}
+    least: Fitted | None = None
+    waiting = list(sizes)
+    for each in layout.layouts(need, count):
+        if isinstance(need, TrainingNeed) and each.data > need.global_batch:
+            continue  # more replicas than sequences in a step: some would idle
+        fitted = need.at(each)
+        needed = fitted.memory.needed_gib
+        if least is None or needed < least.memory.needed_gib:
+            least = fitted
+        while waiting and needed <= waiting[0]:
+            found[waiting.pop(0)] = fitted
+        if not waiting:
+            break
+    return found, least
 
 
 def _of(work: Work, option: Option, models: Models, fits: _Fits, flop: int) -> Iterable[Way]:
