@@ -118,6 +118,7 @@ def learnt_view(tx: Tx) -> list[dict[str, Any]]:
         {"model": model, "kind": kind, "unit": "gflops", **asdict(figure)}
         for kind in kinds
         for model, figure in sorted(_learnt(tx, kind).items())
+        if figure != _measured(tx, CLASS_OF_KIND[kind]).get(model)  # else no run has said a thing
     ]
 
 
