@@ -111,6 +111,9 @@ def test_resnet_50_in_degrees() -> None:
         (("--model", "nobody/knows"), "unknown_model"),
         (("--model", "no/such/config.json"), "no_such_file"),
         (("--model", "resnet-51"), "unknown_model"),
+        (("--model", "resnet-50", "--tokens", "1e9"), "contradiction"),
+        (("--model", "gpt2", "--images", "1e9"), "contradiction"),
+        (("--params", "7B", "--layout", "tp=0"), "wrong_layout"),
     ],
 )
 def test_bad_input_says_what_is_wrong(words: tuple[str, ...], code: str) -> None:

@@ -336,6 +336,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"params": 1e15}, "out_of_range"),
     ({"params": float("nan")}, "not_finite"),
     ({"params": 7e9, "kind": Kind.VISION}, "contradiction"),
+    ({"params": 7e9, "images": 1e6}, "contradiction"),
+    ({"model": vision.named("resnet-50"), "tokens": 1e9}, "contradiction"),
+    ({"model": vision.named("vit-b/16"), "seq": 4096}, "contradiction"),
 ]
 
 

@@ -107,6 +107,8 @@ def catalog(document: Doc, sources: bool = False, others: bool = False) -> Rende
         )
         for d in document["devices"]
     ]
+    if not rows:
+        return Text("no accelerator passes these filters; all of them: dusuan catalog")
     told: list[RenderableType] = []
     for each in document["devices"]:
         grade = f"{each['name']} ({each['confidence']}): {each['source']}"

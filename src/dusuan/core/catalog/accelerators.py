@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from dusuan.core.catalog import naming
 from dusuan.core.catalog.makes import is_domestic
 from dusuan.core.workload.jobspec import Problem
-from dusuan.core.workload.quantities import did_you_mean
+from dusuan.core.workload.quantities import nearest
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 COMPUTE_FIELDS = tuple(f"{p}_tops" if p == "int8" else f"{p}_tflops" for p in PRECISIONS)
@@ -168,7 +168,10 @@ class Catalogue:
             words = f"{name[:60]!r} can be any of: {choices}"
             return Problem("ambiguous_device", words, remedy=f"name one, such as {found[0].name}")
         words = f"the catalogue has no accelerator {' '.join((name, variant)).strip()[:60]!r}"
-        return Problem("unknown_device", words, remedy=did_you_mean(name, self._spellings()))
+        near = nearest(name, self._spellings())
+        listed = "what there is: dusuan catalog"
+        remedy = f"did you mean `{near}`? {listed}" if near else listed
+        return Problem("unknown_device", words, remedy=remedy)
 
     def choose(self, name: str, variant: str = "") -> Match | Problem:
         """As `find`, but a name that fits several takes the usual variant and says so."""

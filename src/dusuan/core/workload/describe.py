@@ -122,6 +122,9 @@ def describe(asked: Asked) -> Work | Problem:
     model = _model(asked) if wrong is None else wrong
     if isinstance(model, Problem):
         return model
+    odd = _of_another_kind(asked, model)
+    if odd is not None:
+        return odd
     if isinstance(model, VisionModel):
         return _vision(asked, model)
     kind = asked.kind or (Kind.FINETUNE if asked.finetune else Kind.TRAIN)
@@ -164,6 +167,24 @@ def _wrong_number(asked: Asked) -> Problem | None:
             words = f"{name} is {value:.3g}, more than {TOKENS_MAX:.0e}"
             return Problem("out_of_range", words, remedy="check the unit")
     return None
+
+
+_OF_TEXT = ("tokens", "seq", "prompt", "output", "requests", "concurrency", "rank")
+
+
+def _of_another_kind(asked: Asked, model: Model) -> Problem | None:
+    """An amount that this model has no use for, which would be left out without a word."""
+    seen = isinstance(model, VisionModel)
+    said = [n for n in (_OF_TEXT if seen else ("images",)) if getattr(asked, n) is not None]
+    if not said:
+        return None
+    reads, remedy = (
+        ("images", "--images, or --samples and --epochs")
+        if seen
+        else ("tokens", "--tokens, or --samples and --epochs")
+    )
+    words = f"{said[0]} is given, and {model.name} reads {reads}"
+    return Problem("contradiction", words, remedy=f"say how much with {remedy}")
 
 
 def _training(asked: Asked, model: Architecture, kind: Kind) -> Work | Problem:

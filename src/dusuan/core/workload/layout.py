@@ -250,14 +250,19 @@ def parse_layout(text: str, count: int | None = None) -> Layout | Problem:
         elif key in _KEYS and value.isdigit() and 0 < int(value) + (key == "zero") <= COUNT_MAX:
             sizes[_KEYS[key]] = int(value)
         else:
-            words = f"{part[:40]!r} is no part of a layout"
-            remedy = "such as tp=8,pp=4,dp=2,zero=1,recompute=full,mb=1; " + did_you_mean(
-                key, _LAYOUT_WORDS
-            )
-            return Problem("wrong_layout", words, remedy=remedy)
+            return _no_part(part, key)
     plain = replace(Layout(), recompute=recompute, sequence_parallel=sequence_parallel)
     layout = replace(plain, **sizes)  # type: ignore[arg-type] # the keys are those of sizes
     return _counted(layout, sizes, count)
+
+
+def _no_part(part: str, key: str) -> Problem:
+    usual = "such as tp=8,pp=4,dp=2,zero=1,recompute=full,mb=1"
+    if key in _KEYS or key in _LAYOUT_WORDS:
+        words = f"{part[:40]!r}: {key} cannot be that"
+        return Problem("wrong_layout", words, remedy=usual)
+    words = f"{part[:40]!r} is no part of a layout"
+    return Problem("wrong_layout", words, remedy=f"{usual}; {did_you_mean(key, _LAYOUT_WORDS)}")
 
 
 def _counted(layout: Layout, sizes: dict[str, int], count: int | None) -> Layout | Problem:

@@ -42,6 +42,7 @@ _BITS: Mapping[str, float] = {
     **dict.fromkeys(("q5",), 5.5),
     **dict.fromkeys(("q6",), 6.5),
 }
+NEAR = 0.7  # how alike a name has to be to be asked after
 _FOUR_BITS = 4.5  # what a release by AWQ or GPTQ takes that does not say it
 _METHODS = frozenset(("awq", "gptq"))
 _DATE = re.compile(r"\d{4}|\d{6}")
@@ -111,7 +112,7 @@ class ModelTable:
     def _by_size(self, name: str, bits: float | None) -> Architecture | Problem:
         stated = guess.size_in(name)
         if stated is None:
-            near = nearest(name, (n for e in self.entries for n in e.names))
+            near = nearest(name, (n for e in self.entries for n in e.names), NEAR)
             remedy = "give its config.json, or its size: dusuan estimate --params N"
             asked = f"; did you mean {near}?" if near else ""
             words = f"no architecture is known for {name[:80]!r}, and its name states no size"

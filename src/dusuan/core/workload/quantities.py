@@ -63,10 +63,10 @@ SIGNALS = {
 }
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], alike: float = 0.5) -> str:
     """The known word that `word` most likely stands for, or an empty string."""
     lowered = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word[:100].lower(), lowered, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word[:100].lower(), lowered, n=1, cutoff=alike)
     return lowered[found[0]] if found else ""
 
 
