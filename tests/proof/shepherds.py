@@ -112,6 +112,13 @@ class Shepherds:
         if journal is not None and lease.seq > journal.lease.seq:
             journal.lease = lease
 
+    def trouble(self) -> str:
+        """None that is known: what fails here fails unannounced."""
+        return ""
+
+    def remove_files(self, job_id: str, attempt_ids: Sequence[str]) -> None:
+        """Nothing is kept."""
+
     def adopt(self) -> Sequence[str]:
         """Those that still run."""
         return [name for name, journal in self.journals.items() if not journal.over]
