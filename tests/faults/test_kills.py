@@ -76,12 +76,14 @@ def outcomes(victim: str, point: str) -> set[tuple[str, str]]:
         return {("cancelled", "cancelled")}
     if victim in ("service", "database") or point in RUNLESS:
         return {("succeeded", "exit")}
-    if point in ("close.written", "settle.written", "start.spawned"):
+    # Where an attempt may not have begun yet, may run (the loop has seen the submission by now), or
+    # may have ended.
+    if point in ("submit.committed", "close.written", "settle.written", "start.spawned"):
         return {("succeeded", "exit"), ("failed", "lost")}
     return {("failed", "lost")}
 
 
-RUNLESS = ("submit.written", "submit.committed", "start.written", "start.committed")
+RUNLESS = ("submit.written", "start.written", "start.committed")
 
 
 def newest(site: Site, count: int) -> list[str]:
