@@ -50,6 +50,12 @@ def menu(job: Work, cards: Sequence[Option]) -> Menu:
     return assemble(ways, TERMS, excluded)
 
 
+def forget() -> None:
+    """As in a process that has seen no model yet."""
+    layout.layouts.cache_clear()
+    grid.fitting.cache_clear()
+
+
 def seconds(run: Callable[[], object], before: Callable[[], object], rounds: int) -> float:
     """Median seconds of `run`, each time after `before`."""
     taken = []
@@ -71,7 +77,7 @@ def measure(model: str, devices: int, counts: Sequence[int], rounds: int) -> Non
     found = menu(job, cards)
     ways, _ = grid.ways(job, cards, models())
     every = sum(len(layout.layouts(grid.estimate.need_of(job), c)) for c in counts)
-    cold = seconds(lambda: menu(work(model, 2e12), cards), layout.layouts.cache_clear, rounds)
+    cold = seconds(lambda: menu(work(model, 2e12), cards), forget, rounds)
     warm = seconds(lambda: menu(work(model, 3e12), cards), lambda: None, rounds)
     tell(
         bench="menu",

@@ -87,7 +87,7 @@ class _Fits:
         if self._need is None:
             fitted, fits, _ = estimate.fit(self._work, option.device, count, None)
             return fitted if fits else None
-        return _fitting(self._need, count, self._sizes)[0].get(memory_gib)
+        return fitting(self._need, count, self._sizes)[0].get(memory_gib)
 
     def why(self, option: Option) -> str:
         """Why no count of `option` holds the workload."""
@@ -96,7 +96,7 @@ class _Fits:
             return f"memory: that of {device.name} is not published"
         if self._need is None:
             return f"memory: {estimate.fit(self._work, device, option.counts[-1], None)[2]}"
-        tried = [_fitting(self._need, count, self._sizes)[1] for count in option.counts]
+        tried = [fitting(self._need, count, self._sizes)[1] for count in option.counts]
         leanest = [fitted for fitted in tried if fitted is not None]
         if not leanest:
             return "layout: its layers, heads and batch divide over none of the counts"
@@ -107,7 +107,7 @@ class _Fits:
 
 
 @lru_cache(maxsize=512)
-def _fitting(
+def fitting(
     need: Need, count: int, sizes: tuple[float, ...]
 ) -> tuple[dict[float, Fitted], Fitted | None]:
     """The first layout that fits on each size of memory (largest first), and the leanest tried."""
