@@ -94,8 +94,6 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
             later_give(s, h)
             h = holding(s, h).next
         end = job(s, leaver).expected_end_ms
-        if i + 1 < s.running and job(s, ending_of(s)[i + 1]).expected_end_ms == end:
-            continue
         if might_fit_now(s, j, job(s, leaver).first, now) and place(s, rules, j, now, LATER):
             promise(s, j, now, end)
             return True

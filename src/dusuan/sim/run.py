@@ -1,0 +1,132 @@
+"""One simulation: a trace on a site under a policy, from the first event to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from dusuan.core.scheduling.arrays import (
+    ACCOUNT,
+    LINE,
+    Integers,
+    Records,
+    State,
+    accounts_array,
+    new_state,
+)
+from dusuan.core.scheduling.policy import PREDICTORS, PolicyParts, rules
+from dusuan.sim.trace import Site, Trace
+
+ROUNDS_AT_ONCE = 20_000  # between two words on progress
+LOG_LINES = 1 << 18  # of the log, before it is moved on
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a simulation runs. `log`: keep every decision. `restart_s`: what a restart costs."""
+
+    policy: PolicyParts
+    predict: str | None = None
+    restart_s: float = 60.0
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a simulation left. `lines` is the log of decisions, LINE[L], when it was kept.
+
+    `wall_s` is the event loop alone, compiled.
+    """
+
+    site: Site
+    trace: Trace
+    settings: Settings
+    state: State
+    tally: Records
+    lines: Records
+    wall_s: float
+    notes: tuple[str, ...] = field(default=())
+
+
+Progress = Callable[[int, int], None]
+
+
+def is_compiled() -> bool:
+    """Whether the event loop comes from the cache; else the first simulation compiles it."""
+    from dusuan.core.scheduling.compiled import is_cached
+    from dusuan.sim.kernels.loop import advance
+
+    return is_cached(advance)
+
+
+def simulate(
+    site: Site,
+    trace: Trace,
+    settings: Settings,
+    clock_s: Callable[[], float],
+    faults: Records | None = None,
+    accounts: Records | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> Outcome:
+    """Run `trace` on `site`. `clock_s` measures the loop; `faults` is FAULT[F] by time."""
+    from dusuan.sim.kernels import heap, loop  # numba, for a simulation only
+
+    state = _state(site, trace, accounts)
+    compiled = rules(settings.policy, settings.predict, settings.restart_s)
+    compiled["quota"] &= bool((state.accounts["quota_milli"] >= 0).any())
+    kept = [np.zeros(0, loop.FAULT) if faults is None else faults, _arrivals(state)]
+    log = np.zeros(LOG_LINES + 8 * len(state.lines) + len(trace.jobs) if settings.log else 0, LINE)
+    tally = _tally(loop.TALLY, kept[1], kept[0], log)
+    ends, alarms = heap.new_heap(len(trace.jobs)), heap.new_heap(len(trace.jobs))
+    arguments = (state.record, compiled[0], tally[0], ends.record, alarms.record)
+    loop.advance(*arguments, 0)  # compiled, or loaded from the cache, before the clock starts
+    lines: list[Records] = []
+    answer, wall_s = loop.GOES_ON, 0.0
+    while answer != loop.DONE:
+        began_s = clock_s()
+        answer = loop.advance(*arguments, ROUNDS_AT_ONCE)
+        wall_s += clock_s() - began_s
+        if settings.log:
+            lines.append(log[: int(tally["logged"][0])].copy())
+            tally["logged"] = 0
+        progress(int(tally["ended"][0]), len(trace.jobs))
+    if tally["dropped"][0]:
+        raise RuntimeError(f"{tally['dropped'][0]} lines did not fit into the log")
+    kept_lines = np.concatenate(lines) if lines else np.zeros(0, LINE)
+    return Outcome(site, trace, settings, state, tally, kept_lines, wall_s, _notes(trace, settings))
+
+
+def _state(site: Site, trace: Trace, accounts: Records | None) -> State:
+    known = accounts_array(len(trace.accounts)) if accounts is None else accounts
+    if known.dtype != ACCOUNT:
+        raise ValueError("accounts are no ACCOUNT array")
+    return new_state(site.nodes, site.ratings, trace.jobs, known)
+
+
+def _arrivals(state: State) -> Integers:
+    moment = np.maximum(state.jobs["submit_ms"], state.jobs["earliest_ms"])
+    return np.argsort(moment, kind="stable").astype(np.int64)
+
+
+def _tally(
+    layout: np.dtype[np.void], arrivals: Integers, faults: Records, log: Records
+) -> npt.NDArray[np.void]:
+    tally = np.zeros(1, layout)
+    for name, array in (("arrivals", arrivals), ("faults", faults), ("log", log)):
+        tally[f"{name}_at"] = array.ctypes.data
+        tally[name] = len(array)
+    return tally
+
+
+def _notes(trace: Trace, settings: Settings) -> tuple[str, ...]:
+    """What a reader of the result should know."""
+    predict = settings.predict or settings.policy.predict
+    notes = list(trace.notes)
+    if predict not in PREDICTORS:
+        raise ValueError(f"unknown prediction {predict!r}")
+    if predict == "user" and (trace.jobs["estimate_ms"] < 0).all():
+        notes.append("the trace has no estimates by users: run times are taken as unknown")
+    return tuple(notes)
