@@ -162,6 +162,12 @@ def made(document: Doc) -> RenderableType:
     return fields((name, value) for name, value in document.items() if not _nested(value))
 
 
+def made_with_lists(document: Doc) -> RenderableType:
+    """The same, with lists as their items."""
+    plain = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in document.items()}
+    return made(plain)
+
+
 def _nested(value: Any) -> bool:
     return isinstance(value, list | dict)
 

@@ -309,8 +309,10 @@ _HELIOS_MORE = (
 )
 _ARRIVALS_MORE = ("id", "user", "account", "estimate")
 _AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-_OPENB = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "creation_time")
-_OPENB = (*_OPENB, "deletion_time")
+_OPENB = (
+    *("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "creation_time"),
+    "deletion_time",
+)
 _OPENB_MORE = ("gpu_spec", "qos", "pod_phase", "scheduled_time")
 _OPENB_JOB = ("cpu_milli", "memory_mib", "milli", "types")
 _JOURNAL_JOB: dict[str, int] = {
@@ -362,9 +364,7 @@ def _trace(rows: Rows, form: str) -> Trace:
     return Trace(jobs, names, accounts, rejected, tuple(notes), round(began * 1000), {"form": form})
 
 
-def _usable(
-    rows: Rows, submit: Any, run: Any, devices: Any
-) -> tuple[Any, list[str]]:
+def _usable(rows: Rows, submit: Any, run: Any, devices: Any) -> tuple[Any, list[str]]:
     """Which rows can be used, and notes on those that cannot."""
     notes = list(dict.fromkeys(rows.notes))
     first: dict[str, int] = {}

@@ -18,6 +18,7 @@ from dusuan.core.scheduling.arrays import (
     new_state,
 )
 from dusuan.core.scheduling.policy import PREDICTORS, PolicyParts, rules
+from dusuan.sim.faults import FAULT
 from dusuan.sim.trace import Site, Trace
 
 ROUNDS_AT_ONCE = 20_000  # between two words on progress
@@ -77,9 +78,10 @@ def simulate(
     state = _state(site, trace, accounts)
     compiled = rules(settings.policy, settings.predict, settings.restart_s)
     compiled["quota"] &= bool((state.accounts["quota_milli"] >= 0).any())
-    kept = [np.zeros(0, loop.FAULT) if faults is None else faults, _arrivals(state)]
+    come = _arrivals(state)
+    broken = np.zeros(0, FAULT) if faults is None else faults
     log = np.zeros(LOG_LINES + 8 * len(state.lines) + len(trace.jobs) if settings.log else 0, LINE)
-    tally = _tally(loop.TALLY, kept[1], kept[0], log)
+    tally = _tally(loop.TALLY, come, broken, log)
     ends, alarms = heap.new_heap(len(trace.jobs)), heap.new_heap(len(trace.jobs))
     arguments = (state.record, compiled[0], tally[0], ends.record, alarms.record)
     loop.advance(*arguments, 0)  # compiled, or loaded from the cache, before the clock starts
@@ -96,7 +98,9 @@ def simulate(
     if tally["dropped"][0]:
         raise RuntimeError(f"{tally['dropped'][0]} lines did not fit into the log")
     kept_lines = np.concatenate(lines) if lines else np.zeros(0, LINE)
-    return Outcome(site, trace, settings, state, tally, kept_lines, wall_s, _notes(trace, settings))
+    return Outcome(
+        site, trace, settings, state, tally, kept_lines, wall_s, _notes(site, trace, settings)
+    )
 
 
 def _state(site: Site, trace: Trace, accounts: Records | None) -> State:
@@ -121,10 +125,10 @@ def _tally(
     return tally
 
 
-def _notes(trace: Trace, settings: Settings) -> tuple[str, ...]:
+def _notes(site: Site, trace: Trace, settings: Settings) -> tuple[str, ...]:
     """What a reader of the result should know."""
     predict = settings.predict or settings.policy.predict
-    notes = list(trace.notes)
+    notes = [*site.notes, *trace.notes]
     if predict not in PREDICTORS:
         raise ValueError(f"unknown prediction {predict!r}")
     if predict == "user" and (trace.jobs["estimate_ms"] < 0).all():

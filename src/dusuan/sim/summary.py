@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import ENDED, WHOLE
+from dusuan.core.scheduling.arrays import END, ENDED, LOST, PREEMPT, START, SUBMIT, WHOLE
 from dusuan.sim.run import Outcome
 
 SLOWDOWN_FLOOR_S = 10.0  # shorter jobs count as this long (Feitelson's bounded slowdown)
@@ -136,10 +136,11 @@ def _fairness(outcome: Outcome) -> dict[str, Any]:
     ended = jobs[jobs["state"] == ENDED]
     slowdown, got = times(outcome).slowdown, ended["held_ms"].astype(float)
     per_job = np.bincount(ended["account"], minlength=len(accounts)).astype(float)
-    mean = np.bincount(ended["account"], slowdown, len(accounts))[per_job > 0]
-    mean /= per_job[per_job > 0]
+    sums = np.bincount(ended["account"], slowdown, len(accounts))[per_job > 0]
+    mean = np.asarray(sums / per_job[per_job > 0], np.float64)
     owed = accounts["weight"][per_job > 0]
-    share = np.bincount(ended["account"], got, len(accounts))[per_job > 0] / owed
+    used = np.bincount(ended["account"], got, len(accounts))[per_job > 0]
+    share = np.asarray(used / owed, np.float64)
     return {"jain_slowdown": jain(mean), "jain_share": jain(share)}
 
 
@@ -160,3 +161,32 @@ def _prediction(outcome: Outcome) -> dict[str, Any]:
         "prediction_error_s": round(float(values["error_ms"][0]) / count / 1000, 1),
         "prediction_accuracy": round(float(values["accuracy"][0]) / count, 4),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What held and waited after each line of a log; hours since the first submission."""
+
+    hours: Floats
+    held: Floats  # devices
+    waiting: Floats  # jobs
+
+
+def over_time(outcome: Outcome) -> Series:
+    """Devices held and jobs waiting over time, from the log of decisions."""
+    lines, j = outcome.lines, outcome.lines["job"]
+    devices = np.bitwise_count(lines["devices"]).astype(np.int64)
+    held, waiting = np.zeros(len(lines)), np.zeros(len(lines))
+    holds: dict[int, int] = {}
+    for i, (kind, who) in enumerate(zip(lines["kind"].tolist(), j.tolist(), strict=True)):
+        if kind == START:
+            held[i] = devices[i] * int(lines["milli"][i]) / WHOLE
+            waiting[i] = 0 if who in holds else -1
+            holds[who] = holds.get(who, 0) + held[i]
+        elif kind in (END, PREEMPT, LOST):
+            held[i] = -holds.pop(who)
+            waiting[i] = 0 if kind == END else 1
+        elif kind == SUBMIT:
+            waiting[i] = 1
+    hours = lines["time_ms"] / 3_600_000
+    return Series(hours, np.cumsum(held), np.cumsum(waiting))

@@ -23,7 +23,7 @@ TYPES_MAX = 62  # and so are the types that a job accepts
 KEYS = 4  # parts of an order
 ARRAYS = (
     *("nodes", "free", "types", "jobs", "accounts", "holdings", "keys", "queue", "running"),
-    *("ending", "lines", "later", "later_nodes", "picks", "history", "scratch"),
+    *("ending", "lines", "later", "later_nodes", "picks", "history", "scratch", "marks"),
 )
 ANY_TYPE = (1 << TYPES_MAX) - 1
 
@@ -172,7 +172,15 @@ STATE = np.dtype(
         ("preempt_from_ms", "i8"),
         ("preempt_count", "i8"),
         ("oldest_ms", "i8"),  # nobody who is not overdue waits for longer than since then
-        ("failed", "i8"),  # the first job of this round that nobody could be stopped for
+        ("failed", "i8"),  # of the jobs that nobody could be stopped for, the one that asks least
+        ("none_from", "i8"),  # no node has this many whole devices free in this round
+        ("node_min", "i8"),  # devices of the smallest node that has any
+        ("shares", "i8"),  # whether there are jobs that take a part of a device
+        ("calm", "i8"),  # nobody could be stopped for a job of these keys, until an alarm
+        ("calm_tier", "i8"),
+        ("calm_key", "f8"),
+        ("calm_key_next", "f8"),
+        ("stamp", "i8"),  # of the marks of nodes on which somebody can be stopped
         ("smallest_milli", "i8"),  # the least that any job asks for
         ("deviceless", "i8"),  # whether there are jobs that need no device
         ("predictions", "i8"),
@@ -209,6 +217,7 @@ class State:
     picks: Records  # HOLDING[N] the placement under consideration
     history: Integers  # [groups, 3] last run times of similar jobs, and how many
     scratch: Integers  # [max(N, J, G)] working space
+    marks: Integers  # [N] stamp of the search that marked a node
     values: Records  # STATE[1]
 
     @property
@@ -287,6 +296,7 @@ def new_state(nodes: Records, ratings_gflops: Integers, jobs: Records, accounts:
         picks=np.zeros(len(nodes) + 1, HOLDING),
         history=np.zeros((int(jobs["group"].max(initial=0)) + 1, 3), np.int64),
         scratch=np.zeros(max(len(nodes), size, DEVICES_PER_NODE_MAX), np.int64),
+        marks=np.zeros(max(len(nodes), 1), np.int64),
         values=np.zeros(1, STATE),
     )
     _fill_in(state)
@@ -305,6 +315,9 @@ def _fill_in(state: State) -> None:
     values["oldest_ms"] = FOREVER_MS
     values["free_milli"] = int(state.free.sum())
     values["smallest_milli"] = int((jobs["devices"] * jobs["milli"]).min(initial=WHOLE))
+    values["shares"] = bool((jobs["milli"] < WHOLE).any())
+    with_devices = state.nodes["gpus"][state.nodes["gpus"] > 0]
+    values["node_min"] = int(with_devices.min(initial=DEVICES_PER_NODE_MAX))
     values["deviceless"] = bool((jobs["devices"] == 0).any())
 
 

@@ -49,11 +49,11 @@ from dusuan.core.scheduling.kernels.place import could_ever, scaled
 from dusuan.core.scheduling.kernels.predict import foretell, learn
 from dusuan.core.scheduling.kernels.preempt import BY_ORDER
 from dusuan.core.scheduling.kernels.round import decide
+from dusuan.sim.faults import FAULT
 from dusuan.sim.kernels.heap import first_job, first_ms, is_in, remove, set_moment
 
 GOES_ON, DONE, LOG_FULL = range(3)
 
-FAULT = np.dtype([("time_ms", "i8"), ("node", "i8"), ("device", "i8"), ("up", "i8")], align=True)
 TALLY = np.dtype(
     [
         *((f"{name}_at", "i8") for name in ("arrivals", "faults", "log")),
@@ -227,6 +227,7 @@ def arrival_ms(s: Any, j: int) -> int:
 def take_alarms(s: Any, rules: Any, alarms: Any, now: int) -> None:
     """Jobs that stand differently from now on; the round sees how."""
     while first_ms(alarms) <= now:
+        s.calm = 0
         set_alarm(s, rules, alarms, first_job(alarms), now)
 
 

@@ -124,6 +124,12 @@ def scratch_of(s: Any) -> Any:
 
 
 @compiled
+def marks_of(s: Any) -> Any:
+    """Marks of nodes."""
+    return carray(pointer(s.marks_at), (max(s.nodes, 1),), np.int64)
+
+
+@compiled
 def lines_of(s: Any) -> Any:
     """Lines of the plan."""
     return carray(pointer(s.lines_at), (s.lines,), LINE)

@@ -20,14 +20,25 @@ from dusuan.core.scheduling.kernels.access import (
     picked,
 )
 from dusuan.core.scheduling.kernels.hold import write
-from dusuan.core.scheduling.kernels.place import LATER, duration_ms, place, room, spans_nodes
+from dusuan.core.scheduling.kernels.place import (
+    LATER,
+    duration_ms,
+    place,
+    room,
+    scaled,
+    spans_nodes,
+)
+
+LATE_MS_MIN = 60_000
 
 
 @compiled
-def copy_now(s: Any) -> None:
-    """Let the later view begin with what is free now."""
-    later_of(s)[:, :] = free_of(s)
+def copy_now(s: Any, types: int) -> None:
+    """Let the later view of nodes of `types` begin with what is free now."""
     for n in range(s.nodes):
+        if (types >> node(s, n).type) & 1 == 0:
+            continue
+        later_of(s)[n, :] = free_of(s)[n, :]
         now, later = node(s, n), later_node(s, n)
         later.whole, later.cpu_free_milli = now.whole, now.cpu_free_milli
         later.memory_free_mib = now.memory_free_mib
@@ -44,25 +55,60 @@ def later_take(s: Any, n: int, devices: int, milli: int) -> None:
 
 
 @compiled
-def later_give(s: Any, h: int) -> None:
-    """Give a holding back in the later view."""
-    n = holding(s, h).node
+def later_give(s: Any, h: int) -> int:
+    """Give a holding back in the later view; returns the devices that are wholly free by that."""
+    n, found = holding(s, h).node, 0
     for d in range(node(s, n).gpus):
         if (holding(s, h).devices >> np.uint64(d)) & np.uint64(1):
             later_of(s)[n, d] += holding(s, h).milli
             if later_of(s)[n, d] == WHOLE:
-                later_node(s, n).whole += 1
+                found += 1
+    later_node(s, n).whole += found
     later_node(s, n).cpu_free_milli += holding(s, h).cpu_milli
     later_node(s, n).memory_free_mib += holding(s, h).memory_mib
+    return found
+
+
+@compiled
+def new_end_ms(s: Any, j: int, now: int) -> int:
+    """When `j`, which should have ended by now, is expected to: it runs as late as it is again.
+
+    At least a minute, and not beyond what its user said while that is still to come (after
+    Tsafrir et al., 2007, who correct by growing steps).
+    """
+    began, t = job(s, j).since_ms, node(s, holding(s, job(s, j).first).node).type
+    late = now - began - duration_ms(s, j, t)
+    end = now + max(late, LATE_MS_MIN)
+    if job(s, j).estimate_ms > 0:
+        reference, rating = job(s, j).rating_gflops, kind(s, t).rating_gflops
+        left = job(s, j).estimate_ms - job(s, j).done_ms
+        limit = began + job(s, j).overhead_ms + scaled(left, reference, rating)
+        if limit > now:
+            end = min(end, limit)
+    return end
 
 
 @compiled
 def correct_ends(s: Any, now: int) -> None:
-    """A job that runs longer than expected is expected to end at the next moment."""
-    i = 0
-    while i < s.running and job(s, ending_of(s)[i]).expected_end_ms <= now:
-        job(s, ending_of(s)[i]).expected_end_ms = now + 1
-        i += 1
+    """Expect anew the ends of those that should have ended by now."""
+    while s.running > 0 and job(s, ending_of(s)[0]).expected_end_ms <= now:
+        j, i = ending_of(s)[0], 1
+        end = new_end_ms(s, j, now)
+        while i < s.running and job(s, ending_of(s)[i]).expected_end_ms <= end:
+            ending_of(s)[i - 1] = ending_of(s)[i]
+            i += 1
+        ending_of(s)[i - 1] = j
+        job(s, j).expected_end_ms = end
+
+
+@compiled
+def whole_later(s: Any, types: int) -> int:
+    """Devices of `types` that are wholly free in the later view."""
+    found = 0
+    for n in range(s.nodes):
+        if (types >> node(s, n).type) & 1:
+            found += later_node(s, n).whole
+    return found
 
 
 @compiled
@@ -85,15 +131,20 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
     Running jobs leave in the order of their expected ends. Sets `later_ms` of its types and writes
     the promise into the plan.
     """
-    copy_now(s)
+    types = job(s, j).types
+    copy_now(s, types)
     correct_ends(s, now)
+    whole = whole_later(s, types)
     for i in range(s.running):
         leaver = ending_of(s)[i]
         h = job(s, leaver).first
         while h >= 0:
-            later_give(s, h)
+            if (types >> node(s, holding(s, h).node).type) & 1:  # others may be promised
+                whole += later_give(s, h)
             h = holding(s, h).next
         end = job(s, leaver).expected_end_ms
+        if job(s, j).milli == WHOLE and whole < job(s, j).devices:
+            continue
         if might_fit_now(s, j, job(s, leaver).first, now) and place(s, rules, j, now, LATER):
             promise(s, j, now, end)
             return True

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import PREEMPT, RUNNING, START, WAITING, WHOLE
+from dusuan.core.scheduling.arrays import (
+    DEVICES_PER_NODE_MAX,
+    PREEMPT,
+    RUNNING,
+    START,
+    WAITING,
+    WHOLE,
+)
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import (
     ending_of,
@@ -195,5 +202,6 @@ def preempt(s: Any, rules: Any, victim: int, j: int, now: int) -> None:
     write(s, now, PREEMPT, victim, j)
     release(s, rules, victim, now)
     job(s, victim).state = WAITING
+    s.none_from = DEVICES_PER_NODE_MAX + 1
     s.preempted += 1
     s.preempt_count += 1

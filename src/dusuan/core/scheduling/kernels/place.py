@@ -145,10 +145,12 @@ def room(s: Any, j: int, n: int, now: int, view: int, guard: bool) -> int:
 @compiled
 def best_node(s: Any, rules: Any, j: int, now: int, view: int) -> int:
     """The node to run all of `j` on, or -1. Ties go to the lowest index."""
-    best, against = -1, _NOWHERE
+    best, against, large = -1, _NOWHERE, 0
     for n in range(s.nodes):
-        if view != LATER and job(s, j).milli == WHOLE and node(s, n).whole < job(s, j).devices:
-            continue
+        if view != LATER and job(s, j).milli == WHOLE:
+            if node(s, n).whole < job(s, j).devices:
+                continue
+            large += 1
         guard = guarded(s, j, n, now, view)
         found = room(s, j, n, now, view, guard)
         if found < 0:
@@ -156,6 +158,8 @@ def best_node(s: Any, rules: Any, j: int, now: int, view: int) -> int:
         value = score(s, rules, j, n, found, view, guard)
         if value < against:
             best, against = n, value
+    if large == 0 and view != LATER and job(s, j).milli == WHOLE:
+        s.none_from = min(s.none_from, job(s, j).devices)
     return best
 
 
@@ -272,9 +276,21 @@ def spans_nodes(s: Any, j: int) -> bool:
 
 
 @compiled
+def taken_up(s: Any, j: int) -> bool:
+    """Whether it is known without a search that `j` fits nowhere now."""
+    if job(s, j).devices * job(s, j).milli > s.free_milli:
+        return True
+    if job(s, j).milli < WHOLE or job(s, j).devices < s.none_from:
+        return False
+    return s.none_from <= s.node_min or not spans_nodes(s, j)
+
+
+@compiled
 def place(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     """Find a placement of `j` in `view`; False when there is none. All of its devices or none."""
     s.pick_count = 0
+    if view != LATER and taken_up(s, j):
+        return False
     n = best_node(s, rules, j, now, view)
     if n >= 0:
         pick_devices(s, j, n, view, guarded(s, j, n, now, view))

@@ -14,7 +14,9 @@ from dusuan.core.scheduling.kernels.access import (
     job,
     keys_of,
     kind,
+    marks_of,
     node,
+    running_of,
     scratch_of,
 )
 from dusuan.core.scheduling.kernels.accounts import borrows, wanted_milli, within_quota
@@ -24,6 +26,7 @@ from dusuan.core.scheduling.kernels.place import is_open, node_share
 
 BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
 _IMPOSSIBLE = 1 << 60
+CALM_KEYS = 2  # parts of an order that `is_calm_for` compares
 _HOUR_MS = 3_600_000
 
 
@@ -166,7 +169,7 @@ def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
     """Make room on the one node where it costs least."""
     best, least, count = -1, np.inf, 0
     for n in range(s.nodes):
-        if job(s, j).devices > node(s, n).gpus or node(s, n).first < 0:
+        if job(s, j).devices > node(s, n).gpus or marks_of(s)[n] != s.stamp:
             continue
         cost = cost_on(s, rules, n, j, now)
         if cost < least:
@@ -213,11 +216,61 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     """Stop jobs so that `j` fits, if it may; True when it then does."""
     if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
         return False
-    if single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now):
+    if not mark_stoppable(s, rules, j, now):
+        note_calm(s, rules, j)
+    elif single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now):
         return True
-    if s.failed < 0 and not reclaims(s, rules, j):
+    if not reclaims(s, rules, j) and (s.failed < 0 or asks_more(s, s.failed, j)):
         s.failed = j
     return False
+
+
+@compiled
+def mark_stoppable(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Mark the nodes on which somebody can be stopped for `j`; False when there is none."""
+    s.stamp += 1
+    found = False
+    for i in range(s.running):
+        victim = running_of(s)[i]
+        if may_stop(s, rules, victim, j, now):
+            found = True
+            h = job(s, victim).first
+            while h >= 0:
+                marks_of(s)[holding(s, h).node] = s.stamp
+                h = holding(s, h).next
+    return found
+
+
+@compiled
+def note_calm(s: Any, rules: Any, j: int) -> None:
+    """Nobody at all can be stopped for `j`. What runs longer, or starts, changes it by an alarm."""
+    if reclaims(s, rules, j) or rules.preempt_depth > CALM_KEYS or rules.run_min_ms <= 0:
+        return
+    s.calm = 2 if job(s, j).overdue else 1
+    s.calm_tier = job(s, j).tier
+    s.calm_key = keys_of(s)[j, 0]
+    s.calm_key_next = keys_of(s)[j, 1]
+
+
+@compiled
+def is_calm_for(s: Any, j: int) -> bool:
+    """Whether nobody can be stopped for `j`, since nobody could for one with a better claim."""
+    if s.calm == 0 or (job(s, j).overdue and s.calm == 1) or job(s, j).tier < s.calm_tier:
+        return False
+    if s.calm == 2 or keys_of(s)[j, 0] > s.calm_key:
+        return True
+    return keys_of(s)[j, 0] == s.calm_key and keys_of(s)[j, 1] >= s.calm_key_next
+
+
+@compiled
+def asks_more(s: Any, a: int, b: int) -> bool:
+    """Whether job `a` asks for no less than job `b` of everything."""
+    return (
+        wanted_milli(s, a) >= wanted_milli(s, b)
+        and job(s, a).cpu_milli >= job(s, b).cpu_milli
+        and job(s, a).memory_mib >= job(s, b).memory_mib
+        and job(s, a).types & job(s, b).types == job(s, a).types
+    )
 
 
 @compiled
@@ -250,14 +303,13 @@ def hopeless(s: Any, rules: Any, j: int, rest: bool) -> bool:
     if rules.preempt == 0 or s.running == 0:
         return True
     failed = s.failed
-    if failed < 0 or reclaims(s, rules, j):
+    if reclaims(s, rules, j):
+        return False
+    if is_calm_for(s, j) and not rest:
+        return True
+    if failed < 0:
         return False
     if rest:
         every = s.types == 1 or job(s, failed).types == ANY_TYPE
         return every and wanted_milli(s, failed) <= s.smallest_milli
-    return (
-        wanted_milli(s, j) >= wanted_milli(s, failed)
-        and job(s, j).cpu_milli >= job(s, failed).cpu_milli
-        and job(s, j).memory_mib >= job(s, failed).memory_mib
-        and job(s, j).types & job(s, failed).types == job(s, j).types
-    )
+    return job(s, j).tier >= job(s, failed).tier and asks_more(s, j, failed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import WAITING
+from dusuan.core.scheduling.arrays import DEVICES_PER_NODE_MAX, WAITING
 from dusuan.core.scheduling.compiled import compiled, entry
 from dusuan.core.scheduling.kernels.access import job, kind, queue_of
 from dusuan.core.scheduling.kernels.backfill import forget_promises, outlast, reserve
@@ -65,7 +65,7 @@ def all_types(s: Any) -> int:
 @compiled
 def exhausted(s: Any, rules: Any, j: int) -> bool:
     """Whether neither `j` nor anybody after it can start any more."""
-    if s.free_milli > 0 or s.deviceless:
+    if s.deviceless or (s.free_milli > 0 and (s.shares or s.none_from > 1)):
         return False
     return hopeless(s, rules, j, True)
 
@@ -127,6 +127,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
     """
     s.line_count = 0
     s.failed = -1
+    s.none_from = DEVICES_PER_NODE_MAX + 1
     if s.waiting == 0:
         return 0
     mark_overdue(s, rules, now)
@@ -145,6 +146,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
 @entry
 def round_at(s: Any, rules: Any, now: int) -> int:
     """`decide`, for Python to call. Gives a reason also to those whom the round did not get to."""
+    s.calm = 0  # nobody sets alarms here
     lines = decide(s, rules, now)
     for i in range(s.waiting):
         j = queue_of(s)[i]

@@ -1,0 +1,190 @@
+"""What the commands over traces share: their options, a policy by name or file, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+import yaml
+from rich.console import RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dusuan.cli import render
+from dusuan.cli.failures import FAILED, Failure, usage
+from dusuan.cli.session import Session
+from dusuan.core.scheduling.policy import PolicyParts, PolicyProblem, from_mapping, named
+from dusuan.core.workload.jobspec import Problem
+from dusuan.facts import catalogue
+
+if TYPE_CHECKING:
+    from dusuan.sim.run import Outcome, Settings
+    from dusuan.sim.run import Progress as Told
+    from dusuan.sim.trace import Rated, Site, Trace
+
+T = TypeVar("T")
+CHECKPOINTS = "preemptible jobs write a checkpoint every Young interval, which takes 60 s each"
+USAGE_CODES = {"unknown_format", "bad_cluster", "no_devices"}
+
+
+class Prediction(StrEnum):
+    """What run times are taken from."""
+
+    USER = "user"
+    ORACLE = "oracle"
+    LAST2 = "last2"
+    NONE = "none"
+
+
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", help="swf, philly-csv, helios, arrivals, azure-llm, openb or journal."
+    ),
+]
+Jobs = Annotated[Path, typer.Option("--jobs", help="The trace, plain or gzip.")]
+Nodes = Annotated[Path | None, typer.Option(help="Node list in the format `openb`.")]
+Cluster = Annotated[
+    str | None, typer.Option(help="Nodes x devices of each: 80x8:A100, or 80x8:A100,20x8:H800.")
+]
+Predict = Annotated[
+    Prediction | None, typer.Option(help="What run times are taken from (default: the policy's).")
+]
+RestartS = Annotated[float, typer.Option(min=0, max=1e6, help="What a restart costs, in seconds.")]
+FaultRate = Annotated[
+    float,
+    typer.Option("--faults", min=0, max=1000, help="Things break: 1 is the published rate, 0 off."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same run.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What was read, and how long that took."""
+
+    site: Site
+    trace: Trace
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What a simulation is to go by beside its policy."""
+
+    predict: str | None
+    restart_s: float
+    faults: float
+
+    def settings(self, policy: PolicyParts, log: bool = False) -> Settings:
+        """The settings of a run under `policy`."""
+        from dusuan.sim.run import Settings
+
+        return Settings(policy, self.predict, self.restart_s, log)
+
+
+def sound(found: T | Problem) -> T:
+    """What was read, or the failure that its problem is."""
+    if isinstance(found, Problem):
+        document = {} if found.line is None else {"line": found.line}
+        code = 2 if found.code in USAGE_CODES else FAILED
+        raise Failure(found.code, found.text, found.remedy, code, document=document)
+    return found
+
+
+def policy_of(name: str) -> PolicyParts:
+    """The policy of that name, or of that file."""
+    path = Path(name)
+    written = path.suffix in (".yaml", ".yml", ".json")
+    found = _policy_file(path) if written else named(name)
+    if isinstance(found, PolicyProblem):
+        raise usage(found.code, found.text, found.remedy)
+    return found
+
+
+def _policy_file(path: Path) -> PolicyParts | PolicyProblem:
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return PolicyProblem("no_such_file", f"{path} does not exist", "check its path")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as failed:
+        told = str(failed).splitlines()[0]
+        return PolicyProblem("unreadable", f"{path} cannot be read: {told}", "write it as YAML")
+    return from_mapping(data, path.stem)
+
+
+def rate(name: str) -> Rated | Problem:
+    """Rating and power of a device model of the catalogue."""
+    from dusuan.sim.trace import Rated
+
+    found = catalogue().rated(name)
+    if isinstance(found, Problem):
+        return found
+    watts = next((d.tdp_w for d in catalogue().matches(name) if d.tdp_w is not None), 0.0)
+    return Rated(found[1], watts)
+
+
+def read(form: str, jobs: Path, nodes: Path | None, cluster: str | None) -> Input:
+    """The cluster and the trace."""
+    from dusuan.sim.readers import read as read_trace
+    from dusuan.sim.sites import read_site
+    from dusuan.sim.trace import read_cluster
+
+    if (nodes is None) == (cluster is None):
+        text = "the cluster is given twice" if nodes else "there is no cluster"
+        raise usage("which_cluster", text, "give --cluster 80x8 or --nodes FILE")
+    began_s = time.perf_counter()
+    site = sound(read_site(nodes, rate) if nodes else read_cluster(cluster or "", rate))
+    trace = sound(read_trace(jobs, form, site.models))
+    return Input(site, trace, time.perf_counter() - began_s)
+
+
+def simulate(
+    session: Session, given: Input, settings: Settings, faults: float = 0.0, seed: int = 0
+) -> Outcome:
+    """One simulation, with a progress bar where somebody watches."""
+    from dusuan.sim.faults import draw_faults, horizon_ms, with_checkpoints
+    from dusuan.sim.run import is_compiled
+    from dusuan.sim.run import simulate as run
+
+    if not is_compiled():
+        session.say("compiling the rules: once after each change of them, less than a minute …")
+    trace, broken = given.trace, None
+    if faults > 0:
+        jobs = with_checkpoints(trace.jobs, faults, given.site.nodes)
+        until_ms = horizon_ms(jobs, given.site.devices)
+        broken = draw_faults(given.site.nodes, until_ms, faults, seed)
+        trace = replace(trace, jobs=jobs, notes=(*trace.notes, CHECKPOINTS))
+    with watched(session, settings.policy.name) as told:
+        return run(given.site, trace, settings, time.perf_counter, broken, progress=told)
+
+
+@contextmanager
+def watched(session: Session, name: str) -> Iterator[Told]:
+    """A progress bar on stderr."""
+    if not session.err.is_terminal:
+        yield lambda _done, _of: None
+        return
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=session.err, transient=True) as bar:
+        task = bar.add_task(name)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def tell_notes(session: Session, document: Mapping[str, Any]) -> None:
+    """Words about the input, on stderr; JSON lines where JSON is asked for."""
+    for note in document["notes"]:
+        if session.as_json:
+            typer.echo(json.dumps({"warning": note}, ensure_ascii=False), err=True)
+        else:
+            session.say(note)
+
+
+def shown(document: Mapping[str, Any]) -> RenderableType:
+    """The figures, each with its name; those that are not known left out."""
+    return render.made({name: value for name, value in document.items() if value is not None})
