@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Checker:
     held: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
     broken: set[tuple[int, int]] = field(default_factory=set)
     now: int = 0
+    moments: list[int] = field(default_factory=list)  # at which something happened
 
     def read(self, log: Iterable[dict[str, Any]]) -> Checker:
         """The whole log; fails at the first line that cannot be."""
@@ -40,6 +42,7 @@ class Checker:
             assert line["time_ms"] >= self.now, "time does not go back"
             if line["time_ms"] > self.now:
                 self.all_gangs_whole()
+                self.moments.append(line["time_ms"])
             self.now = line["time_ms"]
             getattr(self, line["kind"])(line)
         self.all_gangs_whole()
@@ -120,41 +123,50 @@ class Checker:
         assert not any(self.held.values())
 
 
-def passed_over(checker: Checker, gate_ms: int) -> list[str]:
-    """Jobs that waited `gate_ms` and were then passed by one that came after them.
+@dataclass(frozen=True)
+class Wait:
+    """One wait of a job, and what became of it. Milliseconds."""
 
-    For nodes of one type. By starts and waits alone: a job that waited so long may be passed only
-    by those who wait longer still.
-    """
+    since: int
+    start: int
+    name: str
+    older: int  # jobs that had waited longer when it became overdue
+    first: int  # the first moment after nobody had waited longer, and it was overdue
+
+
+def waits(checker: Checker, overdue_ms: int) -> list[Wait]:
+    """Every wait that a start ended, oldest first."""
     spans = sorted(
         (start - wait, start, name)
         for name, job in checker.jobs.items()
         for start, wait in zip(job.starts, job.waits, strict=True)
     )
-    wronged = []
-    starts = sorted((start, since, name) for since, start, name in spans)
-    for since, start, name in spans:
-        if start - since <= gate_ms:
-            continue
-        for moment, other_since, other in starts:
-            if since + gate_ms < moment < start and other_since > since and other != name:
-                wronged.append(f"{name} was passed by {other} at {moment}")
-                break
-    return wronged
+    found = []
+    for i, (since, start, name) in enumerate(spans):
+        late = since + overdue_ms
+        ahead = [other for _, other, _ in spans[:i] if other > late]
+        next_one = bisect_right(checker.moments, max([late, *ahead]))
+        first = checker.moments[min(next_one, len(checker.moments) - 1)]
+        found.append(Wait(since, start, name, len(ahead), first))
+    return found
 
 
-def longest_wait_ms(checker: Checker, gate_ms: int) -> float:
-    """The bound of docs/scheduling.md on any wait: the gate, the longest run, and the work ahead.
+def passed_over(checker: Checker, overdue_ms: int, gate_ms: int) -> list[str]:
+    """Jobs that had been first for `gate_ms`, and were passed all the same by a younger one."""
+    found = waits(checker, overdue_ms)
+    return [
+        f"{one.name} was passed by {other.name} at {other.start}"
+        for one in found
+        for other in found
+        if one.first + gate_ms < other.start < one.start and other.since > one.since
+    ]
 
-    Of all jobs, since more cannot be ahead; for devices that are nodes of their own.
-    """
-    jobs = [job.asked for job in checker.jobs.values()]
-    longest = max(asked["run_ms"] for asked in jobs)
-    largest = max(asked["devices"] for asked in jobs)
-    busy = sum(checker.gpus) - largest + 1
-    ahead = 0
-    for job in checker.jobs.values():
-        if job.waits and max(job.waits) >= gate_ms:
-            ahead += job.asked["devices"] * job.asked["run_ms"]
-    running = longest * sum(checker.gpus)
-    return gate_ms + longest + (ahead + running) / busy
+
+def beyond_bound(checker: Checker, overdue_ms: int, gate_ms: int) -> list[str]:
+    """Jobs that waited for longer than docs/scheduling.md says a job can."""
+    longest = max(job.asked["run_ms"] for job in checker.jobs.values())
+    return [
+        one.name
+        for one in waits(checker, overdue_ms)
+        if one.start - one.since > overdue_ms + (one.older + 1) * (gate_ms + 2 * longest)
+    ]

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CHECKPOINTS = "preemptible jobs write a checkpoint every Young interval, which takes 60 s each"
-USAGE_CODES = {"unknown_format", "bad_cluster", "no_devices"}
+USAGE_CODES = {
+    *("unknown_format", "bad_cluster", "no_devices"),
+    *("unknown_mix", "unknown_arrivals", "bad_jobs", "bad_load"),
+}
 
 
 class Prediction(StrEnum):
@@ -148,20 +151,25 @@ def simulate(
     session: Session, given: Input, settings: Settings, faults: float = 0.0, seed: int = 0
 ) -> Outcome:
     """One simulation, with a progress bar where somebody watches."""
-    from dusuan.sim.faults import draw_faults, horizon_ms, with_checkpoints
     from dusuan.sim.run import is_compiled
     from dusuan.sim.run import simulate as run
 
     if not is_compiled():
-        session.say("compiling the rules: once after each change of them, less than a minute …")
-    trace, broken = given.trace, None
-    if faults > 0:
-        jobs = with_checkpoints(trace.jobs, faults, given.site.nodes)
-        until_ms = horizon_ms(jobs, given.site.devices)
-        broken = draw_faults(given.site.nodes, until_ms, faults, seed)
-        trace = replace(trace, jobs=jobs, notes=(*trace.notes, CHECKPOINTS))
+        session.say("compiling the rules: once after each change of them, a minute …")
+    given, broken = (given, None) if faults == 0 else _breaking(given, faults, seed)
     with watched(session, settings.policy.name) as told:
-        return run(given.site, trace, settings, time.perf_counter, broken, progress=told)
+        return run(given.site, given.trace, settings, time.perf_counter, broken, progress=told)
+
+
+def _breaking(given: Input, faults: float, seed: int) -> tuple[Input, Any]:
+    """What was read with checkpoints, and what breaks."""
+    from dusuan.sim.faults import draw_faults, horizon_ms, with_checkpoints
+
+    site, trace = given.site, given.trace
+    jobs = with_checkpoints(trace.jobs, faults, site.nodes)
+    broken = draw_faults(site.nodes, horizon_ms(jobs, site.devices), faults, seed)
+    trace = replace(trace, jobs=jobs, notes=(*trace.notes, CHECKPOINTS))
+    return replace(given, trace=trace), broken
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Several policies on one trace, over seeds: means with confidence intervals.
 
 A seed above 0 draws a trace of the same kind: as many jobs, drawn with replacement from blocks of
-a day (a moving-block bootstrap, Künsch 1989), so that what follows on what within a day stays.
+a day, or of a twentieth of a short trace (block bootstrap, Künsch 1989), so that what follows on
+what within a day stays.
 Every policy gets the same draws, so differences from the first are compared pair by pair.
 """
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from dusuan.sim.trace import Trace
 
 BLOCK_MS = 86_400_000
+BLOCKS_LEAST = 20
 FIGURES = (
     *("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "max_wait_s"),
     *("makespan_s", "utilisation", "restarts", "lost_gpu_s"),
@@ -42,20 +44,16 @@ def drawn(trace: Trace, seed: int) -> Trace:
     if seed == 0:
         return trace
     jobs = trace.jobs
-    day = jobs["submit_ms"] // BLOCK_MS
+    length = max(min(BLOCK_MS, int(jobs["submit_ms"].max()) // BLOCKS_LEAST), 1)
+    day = jobs["submit_ms"] // length
     first, after = np.searchsorted(day, [np.arange(day[-1] + 1), np.arange(day[-1] + 1) + 1])
-    draw = np.random.default_rng([seed, 4])
-    pieces: list[npt.NDArray[np.int64]] = []
-    shifts: list[npt.NDArray[np.int64]] = []
-    for place, block in enumerate(draw.integers(0, day[-1] + 1, day[-1] + 1)):
-        chosen = np.arange(first[block], after[block])
-        pieces.append(chosen)
-        shifts.append(np.full(len(chosen), (place - int(block)) * BLOCK_MS))
+    taken = np.random.default_rng([seed, 4]).integers(0, day[-1] + 1, day[-1] + 1)
+    pieces = [np.arange(first[block], after[block]) for block in taken]
+    shifts = [np.full(len(p), (i - taken[i]) * length) for i, p in enumerate(pieces)]
     order, shift = np.concatenate(pieces), np.concatenate(shifts)
     found = jobs[order].copy()
-    for name in ("submit_ms", "earliest_ms"):
-        found[name] = np.where(found[name] > 0, found[name] + shift, found[name])
-    found["submit_ms"] = jobs["submit_ms"][order] + shift
+    found["submit_ms"] += shift
+    found["earliest_ms"] += np.where(found["earliest_ms"] > 0, shift, 0)
     ids = tuple(f"{trace.names[i]}.{place}" for place, i in enumerate(order))
     return replace(trace, jobs=found, names=ids)
 

@@ -76,8 +76,7 @@ def _of(
     draw: np.random.Generator, rate: Rate, things: int, until_ms: int, factor: float, hit: Hit
 ) -> Records:
     """Faults of `things` alike: `hit(i)` says on which nodes, and which device, thing i is."""
-    mean = things * rate.per_thousand_days / 1000 * factor * until_ms / DAY_MS
-    count = int(draw.poisson(mean))
+    count = int(draw.poisson(things * rate.per_thousand_days / 1000 * factor * until_ms / DAY_MS))
     at = np.sort(draw.integers(0, max(until_ms, 1), count))
     which = draw.integers(0, max(things, 1), count)
     lasts = np.maximum(draw.exponential(rate.repair_h * 3_600_000, count).astype(np.int64), 1)
@@ -88,9 +87,9 @@ def _of(
             continue
         back[i] = moment + down
         where, device = hit(i)
-        rows += [(moment, int(n), device, 0) for n in where]
-        rows += [(moment + down, int(n), device, 1) for n in where]
-    return np.array(rows, FAULT) if rows else np.zeros(0, FAULT)
+        for up, when in enumerate((moment, moment + down)):
+            rows += [(when, int(n), device, up) for n in where]
+    return np.array(rows, FAULT)
 
 
 def with_checkpoints(jobs: Records, factor: float, nodes: Records) -> Records:

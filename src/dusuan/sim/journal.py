@@ -23,6 +23,7 @@ from dusuan.core.scheduling.arrays import (
     UP,
 )
 from dusuan.sim.run import Outcome
+from dusuan.sim.trace import Trace
 
 KINDS = {
     SUBMIT: "submit",
@@ -43,26 +44,42 @@ ASKED = (
 
 def entries(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """The log, line by line, in the order in which it was decided."""
-    jobs, names = outcome.state.jobs, outcome.trace.names
+    names = outcome.trace.names
     for line in outcome.lines:
         kind, j = int(line["kind"]), int(line["job"])
         entry: dict[str, Any] = {"kind": KINDS[kind], "time_ms": int(line["time_ms"])}
         if j >= 0:
             entry["job"] = names[j]
-        if kind in (SUBMIT, REJECT):
-            entry |= {name: int(jobs[name][j]) for name in ASKED}
-            entry["user"] = f"g{int(jobs['group'][j])}"
-            entry["account"] = outcome.trace.accounts[int(jobs["account"][j])]
-        elif kind == START:
-            entry |= {"node": int(line["node"]), "devices": _numbers(int(line["devices"]))}
-            entry["milli"] = int(line["milli"])
-        elif kind == PREEMPT:
-            entry["for"] = names[int(line["cause"])]
-        elif kind == RESERVE:
-            entry["expected_ms"] = int(line["cause"])
-        elif kind in (DOWN, UP):
-            entry |= {"node": int(line["node"]), "device": int(line["cause"])}
-        yield entry
+        yield entry | _more(outcome.trace, kind, j, line)
+
+
+def _more(trace: Trace, kind: int, j: int, line: Any) -> dict[str, Any]:
+    """What a line of that kind says beside its job and time."""
+    node, cause = int(line["node"]), int(line["cause"])
+    if kind in (SUBMIT, REJECT):
+        return _asked(trace, j)
+    if kind == START:
+        devices = _numbers(int(line["devices"]))
+        return {"node": node, "devices": devices, "milli": int(line["milli"])}
+    if kind == PREEMPT:
+        return {"for": trace.names[cause]}
+    if kind == RESERVE:
+        return {"expected_ms": cause}
+    return {"node": node, "device": cause} if kind in (DOWN, UP) else {}
+
+
+def submissions(trace: Trace) -> Iterator[dict[str, Any]]:
+    """A trace as the lines that the reader `journal` wants."""
+    for j in range(len(trace.names)):
+        yield {"kind": "submit", "time_ms": int(trace.jobs["submit_ms"][j]), **_asked(trace, j)}
+
+
+def _asked(trace: Trace, j: int) -> dict[str, Any]:
+    """What job `j` asked for."""
+    asked: dict[str, Any] = {name: int(trace.jobs[name][j]) for name in ASKED}
+    user = f"g{int(trace.jobs['group'][j])}"
+    account = trace.accounts[int(trace.jobs["account"][j])]
+    return {"job": trace.names[j], **asked, "user": user, "account": account}
 
 
 def _numbers(bits: int) -> list[int]:

@@ -52,24 +52,15 @@ class Rows:
     extra: dict[str, list[int]] = field(default_factory=dict)  # further columns of JOB
     notes: list[str] = field(default_factory=list)
 
-    def add(
-        self,
-        name: str,
-        submit: float,
-        run: float,
-        devices: int,
-        estimate: float = -1.0,
-        user: str = "",
-        account: str = "",
-    ) -> None:
-        """One row."""
+    def add(self, name: str, submit: float, run: float, devices: int, **more: Any) -> None:
+        """One row; `more` is its estimate, user and account."""
         self.name.append(name)
         self.submit.append(submit)
         self.run.append(run)
         self.devices.append(devices)
-        self.estimate.append(estimate)
-        self.user.append(user)
-        self.account.append(account)
+        self.estimate.append(more.get("estimate", -1.0))
+        self.user.append(more.get("user", ""))
+        self.account.append(more.get("account", ""))
 
 
 Reader = Callable[[Path], Rows]
@@ -81,9 +72,7 @@ def read(path: Path, form: str, models: Sequence[str] = ()) -> Trace | Problem:
         return Problem("unknown_format", f"no format {form!r}", remedy=did_you_mean(form, FORMATS))
     try:
         rows = _openb(path, models) if form == "openb" else FORMATS[form](path)
-        if not rows.submit:
-            raise BadTraceError("no_jobs", f"{path} has no jobs", None, "is it cut off?")
-        return _trace(rows, form)
+        return _trace(path, rows, form)
     except BadTraceError as bad:
         return bad.problem
     except FileNotFoundError:
@@ -143,7 +132,8 @@ def _swf(path: Path) -> Rows:
                 _number(path, number, f"field {i + 1}", v) for i, v in enumerate(values[:12])
             )
             devices = int(asked if asked > 0 else held)
-            rows.add(f"{job:.0f}", submit, run, devices, estimate, f"{user:.0f}", f"u{user:.0f}")
+            who = {"user": f"{user:.0f}", "account": f"u{user:.0f}"}
+            rows.add(f"{job:.0f}", submit, run, devices, estimate=estimate, **who)
     return rows
 
 
@@ -209,9 +199,9 @@ def _arrivals(path: Path) -> Rows:
             _number(path, line, "arrival_time", row["arrival_time"]) * 3600,
             _number(path, line, "length", row["length"]) * 3600,
             int(_number(path, line, "cpus", row["cpus"])),
-            _number(path, line, "estimate", estimate) * 3600,
-            row.get("user", ""),
-            row.get("account") or row.get("user", ""),
+            estimate=_number(path, line, "estimate", estimate) * 3600,
+            user=row.get("user", ""),
+            account=row.get("account") or row.get("user", ""),
         )
     return rows
 
@@ -230,10 +220,7 @@ def _azure(path: Path) -> Rows:
             read_tokens / PREFILL_TOKENS_PER_S + written / DECODE_TOKENS_PER_S,
             1,
         )
-    rows.notes.append(
-        f"a request takes {REQUEST_MILLI / WHOLE:g} of a device, reads {PREFILL_TOKENS_PER_S:g} "
-        f"and writes {DECODE_TOKENS_PER_S:g} tokens a second"
-    )
+    rows.notes.append(_REQUESTS)
     return rows
 
 
@@ -271,16 +258,14 @@ def _journal(path: Path) -> Rows:
             entry = _entry(path, number, line)
             if entry.get("kind") != "submit":
                 continue
-            values = {name: _whole(path, number, entry, name) for name in _JOURNAL_JOB}
-            for name, value in values.items():
-                columns[name].append(value)
-            submit = _whole(path, number, entry, "submit_ms") / 1000
-            run = _whole(path, number, entry, "run_ms") / 1000
-            estimate = entry.get("estimate_ms", -1)
-            devices = _whole(path, number, entry, "devices")
-            user, account = str(entry.get("user", "")), str(entry.get("account", ""))
-            late = -1.0 if estimate < 0 else estimate / 1000
-            rows.add(str(entry.get("job")), submit, run, devices, late, user, account)
+            for name, column in columns.items():
+                column.append(_whole(path, number, entry, name))
+            wanted = ("submit_ms", "run_ms", "devices", "estimate_ms")
+            submit, run, devices, estimate = (_whole(path, number, entry, n) for n in wanted)
+            who = {name: str(entry.get(name, "")) for name in ("user", "account")}
+            late = estimate / 1000 if estimate > 0 else -1.0
+            job = str(entry.get("job"))
+            rows.add(job, submit / 1000, run / 1000, devices, estimate=late, **who)
     return rows
 
 
@@ -296,13 +281,17 @@ def _entry(path: Path, number: int, line: str) -> Mapping[str, Any]:
 
 
 def _whole(path: Path, number: int, entry: Mapping[str, Any], name: str) -> int:
-    value = entry.get(name, _JOURNAL_JOB.get(name))
+    value = entry.get(name, -1 if name == "estimate_ms" else _JOURNAL_JOB.get(name))
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 1 << 62:
         words = f"{path}, line {number}: {name} is {value!r}"
         raise BadTraceError("bad_value", words, number, "give a whole number")
     return value
 
 
+_REQUESTS = (
+    f"a request takes {REQUEST_MILLI / WHOLE:g} of a device, reads {PREFILL_TOKENS_PER_S:g} "
+    f"and writes {DECODE_TOKENS_PER_S:g} tokens a second"
+)
 _PHILLY_MORE = ("gpu_time", "cluster", "user")
 _HELIOS_MORE = (
     *("job_id", "user", "cpu_num", "node_num", "state", "start_time", "end_time", "queue", "vc"),
@@ -339,8 +328,10 @@ FORMATS: dict[str, Reader] = {
 # --- rows to arrays ----------------------------------------------------------------------------
 
 
-def _trace(rows: Rows, form: str) -> Trace:
+def _trace(path: Path, rows: Rows, form: str) -> Trace:
     """The usable rows in the order of submission, from time 0 on."""
+    if not rows.submit:
+        raise BadTraceError("no_jobs", f"{path} has no jobs", None, "is it cut off?")
     submit, run = np.array(rows.submit), np.array(rows.run)
     devices = np.array(rows.devices, np.int64)
     keep, notes = _usable(rows, submit, run, devices)
@@ -349,19 +340,25 @@ def _trace(rows: Rows, form: str) -> Trace:
         notes.append("jobs were not in the order of their submission")
     order = order[np.argsort(submit[order], kind="stable")]
     began = float(submit[order[0]]) if len(order) else 0.0
+    jobs = _filled(rows, order, submit - began, run)
+    accounts = _name(jobs, rows, order)
+    names = tuple(rows.name[i] for i in order)
+    rejected = len(rows.submit) - len(order)
+    return Trace(jobs, names, accounts, rejected, tuple(notes), round(began * 1000), {"form": form})
+
+
+def _filled(rows: Rows, order: Any, submit: Any, run: Any) -> Records:
+    """The rows in that order as jobs."""
     jobs = jobs_array(len(order))
-    jobs["submit_ms"] = np.rint((submit[order] - began) * 1000)
+    jobs["submit_ms"] = np.rint(submit[order] * 1000)
     jobs["run_ms"] = np.rint(run[order] * 1000)
-    jobs["devices"] = devices[order]
+    jobs["devices"] = np.array(rows.devices, np.int64)[order]
     estimate = np.array(rows.estimate)[order]
     jobs["estimate_ms"] = np.where(estimate > 0, np.rint(estimate * 1000), -1)
     jobs["preemptible"] = rows.preemptible
     for name, values in rows.extra.items():
         jobs[name] = np.array(values, np.int64)[order]
-    accounts = _name(jobs, rows, order)
-    names = tuple(rows.name[i] for i in order)
-    rejected = len(rows.submit) - len(order)
-    return Trace(jobs, names, accounts, rejected, tuple(notes), round(began * 1000), {"form": form})
+    return jobs
 
 
 def _usable(rows: Rows, submit: Any, run: Any, devices: Any) -> tuple[Any, list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +54,10 @@ class Outcome:
     notes: tuple[str, ...] = field(default=())
 
 
-Progress = Callable[[int, int], None]
+class Progress(Protocol):
+    """Told how many jobs have ended, of how many."""
+
+    def __call__(self, done: int, of: int, /) -> None: ...
 
 
 def is_compiled() -> bool:
@@ -85,22 +90,33 @@ def simulate(
     ends, alarms = heap.new_heap(len(trace.jobs)), heap.new_heap(len(trace.jobs))
     arguments = (state.record, compiled[0], tally[0], ends.record, alarms.record)
     loop.advance(*arguments, 0)  # compiled, or loaded from the cache, before the clock starts
-    lines: list[Records] = []
-    answer, wall_s = loop.GOES_ON, 0.0
-    while answer != loop.DONE:
+    go_on = partial(loop.advance, *arguments)
+    lines, wall_s = _go(go_on, tally, log, clock_s, lambda n: progress(n, len(trace.jobs)))
+    notes = _notes(site, trace, settings)
+    return Outcome(site, trace, settings, state, tally, lines, wall_s, notes)
+
+
+def _go(
+    advance: Callable[[int], int],
+    tally: npt.NDArray[np.void],
+    log: Records,
+    clock_s: Callable[[], float],
+    told: Callable[[int], None],
+) -> tuple[Records, float]:
+    """Advance to the end; returns the log and the seconds that it took."""
+    from dusuan.sim.kernels.loop import DONE, GOES_ON
+
+    lines, answer, wall_s = [log[:0].copy()], GOES_ON, 0.0
+    while answer != DONE:
         began_s = clock_s()
-        answer = loop.advance(*arguments, ROUNDS_AT_ONCE)
+        answer = advance(ROUNDS_AT_ONCE)
         wall_s += clock_s() - began_s
-        if settings.log:
-            lines.append(log[: int(tally["logged"][0])].copy())
-            tally["logged"] = 0
-        progress(int(tally["ended"][0]), len(trace.jobs))
+        lines.append(log[: int(tally["logged"][0])].copy())
+        tally["logged"] = 0
+        told(int(tally["ended"][0]))
     if tally["dropped"][0]:
         raise RuntimeError(f"{tally['dropped'][0]} lines did not fit into the log")
-    kept_lines = np.concatenate(lines) if lines else np.zeros(0, LINE)
-    return Outcome(
-        site, trace, settings, state, tally, kept_lines, wall_s, _notes(site, trace, settings)
-    )
+    return np.concatenate(lines), wall_s
 
 
 def _state(site: Site, trace: Trace, accounts: Records | None) -> State:

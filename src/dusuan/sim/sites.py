@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,7 @@ def read_site(path: Path, rate: Rate) -> Site | Problem:
     listed = openb.read_nodes(path)
     if isinstance(listed, Problem):
         return listed
-    rated = [rate(model) for model in listed.models]
-    known = [each if isinstance(each, Rated) else Rated(0, 0.0) for each in rated]
-    unknown = [m for m, each in zip(listed.models, rated, strict=True) if isinstance(each, Problem)]
-    notes = [*listed.notes]
-    if unknown:
-        known = [Rated(0, 0.0)] * len(known)  # ratings of some only would compare unlike with like
-        notes.append(f"without ratings, since these models are not known: {', '.join(unknown)}")
+    known, notes = _ratings(listed.models, rate)
     hosts = listed.hosts
     nodes = nodes_array(len(hosts))
     nodes["type"], nodes["gpus"] = hosts.type, hosts.devices
@@ -31,4 +26,14 @@ def read_site(path: Path, rate: Rate) -> Site | Problem:
     nodes["leaf"] = np.arange(len(nodes)) // LEAF_NODES
     ratings = np.array([each.gflops for each in known], np.int64)
     watts = tuple(each.watts for each in known)
-    return Site(nodes, listed.models, ratings, watts, listed.names, tuple(notes))
+    return Site(nodes, listed.models, ratings, watts, listed.names, (*listed.notes, *notes))
+
+
+def _ratings(models: Sequence[str], rate: Rate) -> tuple[list[Rated], tuple[str, ...]]:
+    """What is known of the models; nothing of any where one is unknown: no mix of both."""
+    rated = {model: rate(model) for model in models}
+    unknown = [model for model, each in rated.items() if isinstance(each, Problem)]
+    if not unknown:
+        return [each for each in rated.values() if isinstance(each, Rated)], ()
+    note = f"without ratings, since these models are not known: {', '.join(unknown)}"
+    return [Rated(0, 0.0)] * len(models), (note,)

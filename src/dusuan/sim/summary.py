@@ -93,12 +93,9 @@ def _use(outcome: Outcome) -> dict[str, Any]:
     """How the devices were used from the first submission to the last end."""
     jobs, tally = outcome.state.jobs, outcome.tally
     ended = jobs[jobs["state"] == ENDED]
-    devices = outcome.site.devices
     span_s = (int(ended["end_ms"].max()) - int(jobs["submit_ms"].min())) / 1000 if len(ended) else 0
-    room = devices * span_s * 1000
-    held = float(ended["held_ms"].sum())
-    asked = ended["devices"] * ended["milli"] / WHOLE
-    useful = float((asked * _run_ms(ended)).sum())
+    room, held = outcome.site.devices * span_s * 1000, float(ended["held_ms"].sum())
+    useful = float((ended["devices"] * ended["milli"] / WHOLE * _run_ms(ended)).sum())
     gflop = float((ended["held_ms"] / 1000 * ended["speed_gflops"]).sum())
     return {
         "makespan_s": round(span_s, 1),
@@ -174,13 +171,13 @@ class Series:
 
 def over_time(outcome: Outcome) -> Series:
     """Devices held and jobs waiting over time, from the log of decisions."""
-    lines, j = outcome.lines, outcome.lines["job"]
-    devices = np.bitwise_count(lines["devices"]).astype(np.int64)
+    lines = outcome.lines
+    taken = np.bitwise_count(lines["devices"]).astype(np.int64) * lines["milli"] / WHOLE
     held, waiting = np.zeros(len(lines)), np.zeros(len(lines))
-    holds: dict[int, int] = {}
-    for i, (kind, who) in enumerate(zip(lines["kind"].tolist(), j.tolist(), strict=True)):
+    holds: dict[int, float] = {}
+    for i, (kind, who) in enumerate(lines[["kind", "job"]].tolist()):
         if kind == START:
-            held[i] = devices[i] * int(lines["milli"][i]) / WHOLE
+            held[i] = taken[i]
             waiting[i] = 0 if who in holds else -1
             holds[who] = holds.get(who, 0) + held[i]
         elif kind in (END, PREEMPT, LOST):
@@ -188,5 +185,4 @@ def over_time(outcome: Outcome) -> Series:
             waiting[i] = 0 if kind == END else 1
         elif kind == SUBMIT:
             waiting[i] = 1
-    hours = lines["time_ms"] / 3_600_000
-    return Series(hours, np.cumsum(held), np.cumsum(waiting))
+    return Series(lines["time_ms"] / 3_600_000, np.cumsum(held), np.cumsum(waiting))

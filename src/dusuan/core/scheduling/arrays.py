@@ -101,6 +101,7 @@ JOB = np.dtype(
         ("held_ms", "i8"),  # device-milliseconds held
         ("protected_ms", "i8"),  # not preempted before
         ("overdue", "i8"),
+        ("first_ms", "i8"),  # since when it waits as the first of those; 0: it does not
         ("slot", "i8"),  # where it stands in `running`
         ("first", "i8"),  # its first holding, -1 for none
         ("version", "i8"),  # of its attempt; older events are stale
@@ -174,12 +175,17 @@ STATE = np.dtype(
         ("oldest_ms", "i8"),  # nobody who is not overdue waits for longer than since then
         ("failed", "i8"),  # of the jobs that nobody could be stopped for, the one that asks least
         ("none_from", "i8"),  # no node has this many whole devices free in this round
+        ("hem_one", "i8"),  # the same for who would run into the reservation, on one node
+        ("hem_gang", "i8"),  # and on several
+        ("leases", "i8"),  # whether some node is promised from some moment on
         ("node_min", "i8"),  # devices of the smallest node that has any
         ("shares", "i8"),  # whether there are jobs that take a part of a device
         ("calm", "i8"),  # nobody could be stopped for a job of these keys, until an alarm
         ("calm_tier", "i8"),
         ("calm_key", "f8"),
         ("calm_key_next", "f8"),
+        ("debtor", "i8"),  # to whom a reservation is owed once somebody could pass it
+        ("careful", "i8"),  # whether the reservation is of a job that has waited too long
         ("stamp", "i8"),  # of the marks of nodes on which somebody can be stopped
         ("smallest_milli", "i8"),  # the least that any job asks for
         ("deviceless", "i8"),  # whether there are jobs that need no device
@@ -318,6 +324,7 @@ def _fill_in(state: State) -> None:
     values["shares"] = bool((jobs["milli"] < WHOLE).any())
     with_devices = state.nodes["gpus"][state.nodes["gpus"] > 0]
     values["node_min"] = int(with_devices.min(initial=DEVICES_PER_NODE_MAX))
+    values["leases"] = bool((state.nodes["closes_ms"] < FOREVER_MS).any())
     values["deviceless"] = bool((jobs["devices"] == 0).any())
 
 

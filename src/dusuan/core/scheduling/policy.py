@@ -49,6 +49,7 @@ RULES = np.dtype(
         ("preempt_per_hour", "i8"),
         ("restart_ms", "i8"),
         ("overdue_ms", "i8"),
+        ("overdue_most", "i8"),
         ("gate_ms", "i8"),
         ("ageing_ms", "i8"),
         ("half_life_ms", "i8"),
@@ -62,6 +63,9 @@ RULES = np.dtype(
 @dataclass(frozen=True, slots=True)
 class PolicyParts:
     """A policy. Times are seconds; 0 for `overdue_s`, `gate_s` and `half_life_s` means never.
+
+    Who has waited for `overdue_s` goes first; at most `overdue_most` at once (0: all), by waiting.
+    Behind the first of them nobody passes once it has been the first for `gate_s`.
 
     `order` is read from left to right, the next part decides what the one before leaves open.
     `predict` is what run times are taken from where the caller does not say.
@@ -83,6 +87,7 @@ class PolicyParts:
     run_min_s: float = 300.0
     preempt_per_hour: int = 0
     overdue_s: float = 0.0
+    overdue_most: int = 0
     gate_s: float = 0.0
     ageing_s: float = 3600.0
     half_life_s: float = 7 * 86400.0
@@ -121,14 +126,19 @@ POLICIES: Mapping[str, PolicyParts] = {
         PolicyParts("fair", order=("tier", "fair"), backfill="easy", quota=True),
         PolicyParts(
             "dusuan",
-            order=("tier", "attained", "shortest"),
+            order=("tier", "attained", "expansion"),
             backfill="easy",
             preempt=("order", "tier", "quota"),
             preempt_depth=2,
             predict="last2",
             quota=True,
-            overdue_s=2 * 86400.0,
-            gate_s=4 * 86400.0,
+            levels=3,
+            level_first_s=7_200.0,
+            level_factor=20.0,
+            run_min_s=900.0,
+            overdue_s=86_400.0,
+            overdue_most=2,
+            gate_s=7 * 86_400.0,
         ),
     )
 }
@@ -206,6 +216,12 @@ def _nearest(name: str, known: Mapping[str, Any], also: str) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {listed}"
 
 
+_AS_GIVEN = (
+    *("preempt_depth", "quota", "levels", "level_factor", "level_devices"),
+    *("preempt_per_hour", "overdue_most", "margin", "depth"),
+)
+
+
 def rules(policy: PolicyParts, predict: str | None = None, restart_s: float = 60.0) -> Records:
     """The policy as compiled rounds read it: RULES[1]. Raises `KeyError` for an unknown part."""
     found = np.zeros(1, RULES)
@@ -220,8 +236,6 @@ def rules(policy: PolicyParts, predict: str | None = None, restart_s: float = 60
     found["restart_ms"] = round(restart_s * 1000)
     for name in ("level_first", "run_min", "overdue", "gate", "ageing", "half_life"):
         found[f"{name}_ms"] = round(getattr(policy, f"{name}_s") * 1000)
-    for name in ("preempt_depth", "quota", "levels", "level_factor", "level_devices"):
-        found[name] = getattr(policy, name)
-    for name in ("preempt_per_hour", "margin", "depth"):
+    for name in _AS_GIVEN:
         found[name] = getattr(policy, name)
     return found

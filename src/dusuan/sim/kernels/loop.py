@@ -137,7 +137,7 @@ def come_back(s: Any, rules: Any, ends: Any, alarms: Any, j: int, now: int) -> N
     job(s, j).restarts += 1
     job(s, j).overhead_ms = rules.restart_ms
     job(s, j).since_ms = now
-    job(s, j).overdue = 0
+    job(s, j).overdue = job(s, j).first_ms = 0
     if job(s, j).done_ms >= job(s, j).predicted_ms:
         job(s, j).predicted_ms = 2 * job(s, j).done_ms
     remove(ends, j)
@@ -150,9 +150,9 @@ def set_alarm(s: Any, rules: Any, alarms: Any, j: int, now: int) -> None:
     """The next moment at which `j` stands differently though nothing happens to it."""
     at = FOREVER_MS
     if job(s, j).state == WAITING:
-        for limit in (rules.overdue_ms, rules.gate_ms):
-            if limit > 0 and job(s, j).since_ms + limit > now:
-                at = min(at, job(s, j).since_ms + limit)
+        limit = rules.overdue_ms
+        if limit > 0 and job(s, j).since_ms + limit > now:
+            at = job(s, j).since_ms + limit
     elif rules.preempt and job(s, j).preemptible:
         at = vulnerable_ms(s, rules, j, now)
     if at < FOREVER_MS:

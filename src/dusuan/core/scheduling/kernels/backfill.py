@@ -22,7 +22,9 @@ from dusuan.core.scheduling.kernels.access import (
 from dusuan.core.scheduling.kernels.hold import write
 from dusuan.core.scheduling.kernels.place import (
     LATER,
+    cautious_ms,
     duration_ms,
+    no_hem,
     place,
     room,
     scaled,
@@ -73,8 +75,8 @@ def later_give(s: Any, h: int) -> int:
 def new_end_ms(s: Any, j: int, now: int) -> int:
     """When `j`, which should have ended by now, is expected to: it runs as late as it is again.
 
-    At least a minute, and not beyond what its user said while that is still to come (after
-    Tsafrir et al., 2007, who correct by growing steps).
+    At least a minute (after Tsafrir et al., 2007, who correct by growing steps), and not beyond
+    what its user said. Who has used that up is expected to end any moment.
     """
     began, t = job(s, j).since_ms, node(s, holding(s, job(s, j).first).node).type
     late = now - began - duration_ms(s, j, t)
@@ -83,8 +85,7 @@ def new_end_ms(s: Any, j: int, now: int) -> int:
         reference, rating = job(s, j).rating_gflops, kind(s, t).rating_gflops
         left = job(s, j).estimate_ms - job(s, j).done_ms
         limit = began + job(s, j).overhead_ms + scaled(left, reference, rating)
-        if limit > now:
-            end = min(end, limit)
+        end = max(min(end, limit), now + 1)
     return end
 
 
@@ -132,6 +133,8 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
     the promise into the plan.
     """
     types = job(s, j).types
+    s.careful = job(s, j).overdue
+    no_hem(s)
     copy_now(s, types)
     correct_ends(s, now)
     whole = whole_later(s, types)
@@ -172,7 +175,7 @@ def outlast(s: Any, j: int, now: int) -> None:
     while h >= 0:
         n = holding(s, h).node
         later = kind(s, node(s, n).type).later_ms
-        if later > 0 and now + duration_ms(s, j, node(s, n).type) > later:
+        if later > 0 and now + cautious_ms(s, j, node(s, n).type) > later:
             later_take(s, n, holding(s, h).devices, holding(s, h).milli)
             later_node(s, n).cpu_free_milli -= holding(s, h).cpu_milli
             later_node(s, n).memory_free_mib -= holding(s, h).memory_mib

@@ -27,5 +27,12 @@ def may_start(s: Any, rules: Any, j: int, now: int) -> bool:
 
 @compiled
 def gate_closed(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Whether `j` has waited so long that nobody behind it starts before it."""
-    return rules.gate_ms > 0 and now - job(s, j).since_ms >= rules.gate_ms
+    """Whether `j` has been the first of the overdue for so long that nobody may pass it.
+
+    Its reservation has then been put off again and again, by predictions that were wrong.
+    """
+    if rules.gate_ms <= 0 or job(s, j).overdue == 0:
+        return False
+    if job(s, j).first_ms == 0:
+        job(s, j).first_ms = max(now, 1)
+    return now - job(s, j).first_ms >= rules.gate_ms

@@ -27,7 +27,7 @@ from dusuan.core.scheduling.kernels.access import (
     running_of,
 )
 from dusuan.core.scheduling.kernels.accounts import charge, refund
-from dusuan.core.scheduling.kernels.place import duration_ms
+from dusuan.core.scheduling.kernels.place import duration_ms, no_hem
 
 
 @compiled
@@ -203,5 +203,6 @@ def preempt(s: Any, rules: Any, victim: int, j: int, now: int) -> None:
     release(s, rules, victim, now)
     job(s, victim).state = WAITING
     s.none_from = DEVICES_PER_NODE_MAX + 1
+    no_hem(s)
     s.preempted += 1
     s.preempt_count += 1

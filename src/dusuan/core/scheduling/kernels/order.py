@@ -155,14 +155,30 @@ def mark_overdue(s: Any, rules: Any, now: int) -> None:
     limit = rules.overdue_ms
     if limit <= 0 or now - s.oldest_ms < limit:
         return
-    s.oldest_ms = FOREVER_MS
+    marked = 0
+    while marked < s.waiting and job(s, queue_of(s)[marked]).overdue:
+        marked += 1
+    while rules.overdue_most == 0 or marked < rules.overdue_most:
+        j = oldest(s)
+        s.oldest_ms = job(s, j).since_ms if j >= 0 else FOREVER_MS
+        if j < 0 or now - s.oldest_ms < limit:
+            return
+        job(s, j).overdue = 1
+        dequeue(s, j)
+        enqueue(s, rules, j, now)
+        marked += 1
+
+
+@compiled
+def oldest(s: Any) -> int:
+    """Who of those not overdue has waited longest, by number among equals; -1 for nobody."""
+    best = -1
     for i in range(s.waiting):
         j = queue_of(s)[i]
         if job(s, j).overdue:
             continue
-        if now - job(s, j).since_ms >= limit:  # only those before it have moved so far
-            job(s, j).overdue = 1
-            dequeue(s, j)
-            enqueue(s, rules, j, now)
-        else:
-            s.oldest_ms = min(s.oldest_ms, job(s, j).since_ms)
+        if best < 0 or job(s, j).since_ms < job(s, best).since_ms:
+            best = j
+        elif job(s, j).since_ms == job(s, best).since_ms and j < best:
+            best = j
+    return best

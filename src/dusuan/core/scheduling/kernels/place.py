@@ -51,12 +51,27 @@ def duration_ms(s: Any, j: int, t: int) -> int:
 
 
 @compiled
+def cautious_ms(s: Any, j: int, t: int) -> int:
+    """How long `j` may hold devices of type `t` as far as a reservation is concerned.
+
+    As predicted, or, where the reservation is of a job that has waited too long, what its user
+    says if that is longer: a prediction that is wrong puts it off once more.
+    """
+    expected = duration_ms(s, j, t)
+    if s.careful == 0 or job(s, j).estimate_ms <= 0:
+        return expected
+    left = job(s, j).estimate_ms - job(s, j).done_ms
+    told = scaled(left, job(s, j).rating_gflops, kind(s, t).rating_gflops)
+    return max(expected, job(s, j).overhead_ms + told)
+
+
+@compiled
 def guarded(s: Any, j: int, n: int, now: int, view: int) -> bool:
     """Whether `j` on node `n` would run into the reservation on its type."""
     if view != BACKFILL:
         return False
     later = kind(s, node(s, n).type).later_ms
-    return later > 0 and now + duration_ms(s, j, node(s, n).type) > later
+    return later > 0 and now + cautious_ms(s, j, node(s, n).type) > later
 
 
 @compiled
@@ -291,6 +306,46 @@ def place(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     s.pick_count = 0
     if view != LATER and taken_up(s, j):
         return False
+    hemmed = hemmed_in(s, j, now, view)
+    if hemmed and job(s, j).devices >= hem(s, j):
+        return False
+    if find(s, rules, j, now, view):
+        return True
+    if hemmed and job(s, j).cpu_milli == 0 and job(s, j).memory_mib == 0:
+        if spans_nodes(s, j):
+            s.hem_gang = job(s, j).devices
+        else:
+            s.hem_one = job(s, j).devices
+    return False
+
+
+@compiled
+def hemmed_in(s: Any, j: int, now: int, view: int) -> bool:
+    """Whether `j` would run into the reservation wherever it started: on the only type."""
+    return (
+        view == BACKFILL
+        and s.types == 1
+        and s.leases == 0
+        and job(s, j).milli == WHOLE
+        and guarded(s, j, 0, now, view)
+    )
+
+
+@compiled
+def hem(s: Any, j: int) -> int:
+    """So many devices could not be found for one that was hemmed in like `j`."""
+    return s.hem_gang if spans_nodes(s, j) else s.hem_one
+
+
+@compiled
+def no_hem(s: Any) -> None:
+    """Everything may have changed for those who would run into the reservation."""
+    s.hem_one = s.hem_gang = FOREVER_MS
+
+
+@compiled
+def find(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
+    """Search for a placement."""
     n = best_node(s, rules, j, now, view)
     if n >= 0:
         pick_devices(s, j, n, view, guarded(s, j, n, now, view))

@@ -27,6 +27,7 @@ from dusuan.core.scheduling.kernels.place import is_open, node_share
 BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
 _IMPOSSIBLE = 1 << 60
 CALM_KEYS = 2  # parts of an order that `is_calm_for` compares
+_MARK_BITS, _MARK_ALL = 16, (1 << 16) - 1
 _HOUR_MS = 3_600_000
 
 
@@ -169,7 +170,9 @@ def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
     """Make room on the one node where it costs least."""
     best, least, count = -1, np.inf, 0
     for n in range(s.nodes):
-        if job(s, j).devices > node(s, n).gpus or marks_of(s)[n] != s.stamp:
+        if job(s, j).devices > node(s, n).gpus or to_be_had(s, n) < 0:
+            continue
+        if job(s, j).milli == WHOLE and to_be_had(s, n) < job(s, j).devices:
             continue
         cost = cost_on(s, rules, n, j, now)
         if cost < least:
@@ -186,7 +189,10 @@ def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
     nodes = s.nodes
     costs = np.empty(nodes)
     for n in range(nodes):
-        costs[n] = cost_on(s, rules, n, j, now) if node(s, n).type == t else np.inf
+        there = max(to_be_had(s, n), node(s, n).whole)
+        costs[n] = np.inf
+        if node(s, n).type == t and there >= node(s, n).gpus:
+            costs[n] = cost_on(s, rules, n, j, now)
     order = np.argsort(costs, kind="mergesort")
     found, used = 0, 0
     while used < nodes and found < job(s, j).devices and costs[order[used]] < np.inf:
@@ -216,8 +222,12 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     """Stop jobs so that `j` fits, if it may; True when it then does."""
     if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
         return False
-    if not mark_stoppable(s, rules, j, now):
+    cheapest_job = mark_stoppable(s, rules, j, now)
+    if cheapest_job < 0:
         note_calm(s, rules, j)
+    elif one_is_enough(s, j):
+        preempt(s, rules, cheapest_job, j, now)
+        return True
     elif single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now):
         return True
     if not reclaims(s, rules, j) and (s.failed < 0 or asks_more(s, s.failed, j)):
@@ -226,19 +236,49 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
 
 
 @compiled
-def mark_stoppable(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Mark the nodes on which somebody can be stopped for `j`; False when there is none."""
+def mark_stoppable(s: Any, rules: Any, j: int, now: int) -> int:
+    """Mark the nodes on which somebody can be stopped for `j`; returns the cheapest job or -1."""
     s.stamp += 1
-    found = False
+    best, least = -1, np.inf
     for i in range(s.running):
         victim = running_of(s)[i]
-        if may_stop(s, rules, victim, j, now):
-            found = True
-            h = job(s, victim).first
-            while h >= 0:
-                marks_of(s)[holding(s, h).node] = s.stamp
-                h = holding(s, h).next
-    return found
+        h = job(s, victim).first
+        if not may_stop(s, rules, victim, j, now) or not is_open(s, j, holding(s, h).node, now):
+            continue
+        cost = loss(s, rules, victim, now) + 1e-9 * victim
+        if cost < least:
+            best, least = victim, cost
+        while h >= 0:
+            mark(s, h)
+            h = holding(s, h).next
+    return best
+
+
+@compiled
+def mark(s: Any, h: int) -> None:
+    """Count the devices of a holding among those that can be had on its node."""
+    n = holding(s, h).node
+    if marks_of(s)[n] >> _MARK_BITS != s.stamp:
+        marks_of(s)[n] = s.stamp << _MARK_BITS
+    for d in range(node(s, n).gpus):
+        if (holding(s, h).devices >> np.uint64(d)) & np.uint64(1):
+            marks_of(s)[n] += 1
+
+
+@compiled
+def to_be_had(s: Any, n: int) -> int:
+    """At most so many devices of node `n` could be wholly free; -1: nobody there can be stopped."""
+    if marks_of(s)[n] >> _MARK_BITS != s.stamp:
+        return -1
+    return node(s, n).whole + (marks_of(s)[n] & _MARK_ALL)
+
+
+@compiled
+def one_is_enough(s: Any, j: int) -> bool:
+    """Whether any one job that stops makes room for `j`: for a whole device, where all are."""
+    asked = job(s, j)
+    alone = asked.devices == 1 and asked.milli == WHOLE and s.shares == 0
+    return alone and s.deviceless == 0 and asked.cpu_milli == 0 and asked.memory_mib == 0
 
 
 @compiled

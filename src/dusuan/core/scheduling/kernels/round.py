@@ -13,7 +13,7 @@ from dusuan.core.scheduling.kernels.backfill import forget_promises, outlast, re
 from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, gate_closed, may_start
 from dusuan.core.scheduling.kernels.hold import start
 from dusuan.core.scheduling.kernels.order import mark_overdue, reorder
-from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, place
+from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, no_hem, place
 from dusuan.core.scheduling.kernels.preempt import hopeless, make_room
 from dusuan.core.scheduling.kernels.profile import conservative
 
@@ -23,7 +23,10 @@ STRICT, SKIP, EASY, CONSERVATIVE = range(4)
 @compiled
 def try_start(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     """Start `j` on what is free, or on what is made free for it."""
-    found = place(s, rules, j, now, view)
+    found = place(s, rules, j, now, NOW if s.debtor >= 0 else view)
+    if found and s.debtor >= 0:
+        pay_debt(s, rules, now)
+        found = place(s, rules, j, now, view)
     if not found and make_room(s, rules, j, now):
         found = place(s, rules, j, now, NOW)
     if not found:
@@ -35,21 +38,34 @@ def try_start(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
 
 
 @compiled
+def pay_debt(s: Any, rules: Any, now: int) -> None:
+    """Make the reservation that is owed. Until somebody could pass, nobody needs to work it out."""
+    if s.debtor >= 0:
+        reserve(s, rules, s.debtor, now)
+        s.debtor = -1
+
+
+@compiled
 def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
     """`j` has to wait: what that means for those behind it. Returns the types held back."""
     job(s, j).reason = CAPACITY
     if job(s, j).yields:
         return held
-    if rules.backfill == STRICT or gate_closed(s, rules, j, now):
+    if rules.backfill == STRICT:
+        return held | job(s, j).types
+    if not reserved(s, j) and gate_closed(s, rules, j, now):
         return held | job(s, j).types
     if rules.backfill == EASY and not reserved(s, j):
-        reserve(s, rules, j, now)
+        pay_debt(s, rules, now)
+        s.debtor = j
     return held
 
 
 @compiled
 def reserved(s: Any, j: int) -> bool:
-    """Whether a reservation stands on any type that `j` accepts."""
+    """Whether a reservation stands, or is owed, on any type that `j` accepts."""
+    if s.debtor >= 0 and job(s, s.debtor).types & job(s, j).types:
+        return True
     for t in range(s.types):
         if (job(s, j).types >> t) & 1 and kind(s, t).later_ms > 0:
             return True
@@ -122,12 +138,15 @@ def close_ranks(s: Any) -> None:
 def decide(s: Any, rules: Any, now: int) -> int:
     """One scheduling round at `now` on `s`, which it changes; returns the number of plan lines.
 
+    The plan tells a reservation when it kept somebody from passing or might have.
+
     1. Bring the queue in order. 2. Serve it: start, make room, reserve, or leave waiting with a
     reason. 3. Close ranks. A preempted job is not in the queue yet: the caller stops it first.
     """
     s.line_count = 0
-    s.failed = -1
+    s.failed = s.debtor = -1
     s.none_from = DEVICES_PER_NODE_MAX + 1
+    no_hem(s)
     if s.waiting == 0:
         return 0
     mark_overdue(s, rules, now)
@@ -147,9 +166,10 @@ def decide(s: Any, rules: Any, now: int) -> int:
 def round_at(s: Any, rules: Any, now: int) -> int:
     """`decide`, for Python to call. Gives a reason also to those whom the round did not get to."""
     s.calm = 0  # nobody sets alarms here
-    lines = decide(s, rules, now)
+    decide(s, rules, now)
+    pay_debt(s, rules, now)  # for the moment at which it is expected to start
     for i in range(s.waiting):
         j = queue_of(s)[i]
         if job(s, j).reason == NO_REASON:
             job(s, j).reason = CAPACITY if s.free_milli == 0 else ORDER
-    return lines
+    return s.line_count
