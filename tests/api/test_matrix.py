@@ -55,6 +55,10 @@ TABLE: dict[str, Row] = {
     "GET /v1/packages": Row(ANYONE),
     "GET /v1/prices": Row(ANYONE),
     "GET /v1/audit": Row(OPERATOR),
+    "GET /v1/catalog/overrides": Row(ANYONE),
+    "POST /v1/catalog/overrides": Row(
+        MAKES, {"device": "H100-SXM", "field": "hbm_gbs", "value": 3000.0, "source": "measured"}
+    ),
     "POST /v1/pool/calibrate": Row(OPERATOR),
     "POST /v1/orgs": Row(MAKES, {"name": "new-{n}"}),
     "POST /v1/packages": Row(MAKES, {"name": "p{n}", "gflop": 1, "price_fen": 1}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_a_customer_from_nothing_to_a_wallet(dusuan: Command) -> None:
     assert dusuan.json("account", "budget", "acme/vision", "--none")["budget_gflop"] is None
     assert dusuan.json("key", "revoke", key["id"])["revoked"] is True
     assert dusuan.problem(*buy, key=key["key"])[0] == 1
+
+
+def test_keys_end_and_are_listed_without_their_secrets(dusuan: Command) -> None:
+    dusuan.json("org", "create", "acme")
+    dusuan.json("member", "add", "mei", "--account", "acme", "--role", "owner")
+    made = dusuan.json("key", "create", "mei", "--org", "acme", "--expires", "30d")
+    ends = datetime.fromisoformat(made["expires_at"])
+    assert (
+        timedelta(0) <= dusuan.centre.clock.now() + timedelta(days=30) - ends < timedelta(minutes=1)
+    )
+    at = dusuan.json("key", "create", "mei", "--expires", "2099-01-31T00:00:00Z")["expires_at"]
+    assert datetime.fromisoformat(at) == datetime(2099, 1, 31, tzinfo=UTC)
+    dusuan.json("key", "revoke", made["id"])
+    listed = dusuan.json("key", "list", "--org", "acme")
+    assert [key["state"] for key in listed["items"]] == ["valid", "revoked"]
+    assert made["key"] not in json.dumps(listed)
+    shown = dusuan("key", "list", "--org", "acme")
+    assert "revoked" in shown.stdout
+    assert made["key"] not in shown.stdout
 
 
 def test_the_centre(dusuan: Command) -> None:
@@ -201,7 +221,7 @@ def test_not_found_is_exit_4(dusuan: Command, words: tuple[str, ...]) -> None:
         (("account", "budget", "acme", "--degrees", "nan"), "bad_degrees"),
         (("package", "create", "p", "--price-fen", "1"), "how_much"),
         (("member", "add", "mei", "--account", "acme", "--role", "king"), "invalid_request"),
-        (("key", "create", "mei", "--org", "acme", "--expires", "soon"), "invalid_request"),
+        (("key", "create", "mei", "--org", "acme", "--expires", "soon"), "bad_expiry"),
         (("org", "create", "No Name"), "bad_name"),
         (("jobs", "--state", "odd"), "invalid_request"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 from rich.console import Console
 from tests.cli.conftest import Command
 
-from dusuan.cli import follow
+from dusuan.cli import follow, render
 from dusuan.cli.client import Client, Event, _events
 from dusuan.cli.failures import Failure
-from dusuan.cli.session import Session, Setup
+from dusuan.cli.session import Session, Setup, tell
 from dusuan.core.metering.journal import EndReason, Exit
 
 
@@ -115,7 +116,10 @@ def test_escapes_of_a_job_do_not_reach_a_terminal(
 
     def talk() -> None:
         [run] = dusuan.centre.engine.runs.values()
-        run.log = b"\x1b]0;owned\x07\x1b[2Jplain \x1b[31mred\x1b[0m\nno newline"
+        run.log = (
+            b"\x1b]0;owned\x07\x1b[2Jplain \x1b[31mred\x1b[0m\n"
+            b"\x1bcreset \xc2\x9b2J \xe2\x80\xaeturned\nno newline"
+        )
         dusuan.centre.engine.finish(run, Exit(EndReason.EXIT, 0), 700)
 
     threading.Timer(1.0, talk).start()
@@ -129,3 +133,42 @@ def test_escapes_of_a_job_do_not_reach_a_terminal(
     assert "no newline" in said
     assert "\x07" not in said
     assert "\x1b[2J" not in said
+    for told in ("\x1bc", "\x9b", "\u202e"):
+        assert told not in said
+    assert "reset" in said
+
+
+@pytest.mark.parametrize("more", [(), ("-f",)])
+def test_escapes_of_a_job_in_its_whole_log(
+    dusuan: Command, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    dusuan.centre.organisation("acme", 1)
+    Path("job.yaml").write_text("run: hang\n")
+    job_id = dusuan.json("submit", "--detach", "job.yaml")["job_id"]
+    deadline = time.monotonic() + 10
+    while not dusuan.centre.engine.runs:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    [run] = dusuan.centre.engine.runs.values()
+    run.log = b"\x1b]0;owned\x07\x1b[2J\x1bcplain\n"
+    dusuan.centre.engine.finish(run, Exit(EndReason.EXIT, 0), 700)
+    piped = dusuan("logs", job_id, *more).stdout  # a file gets it without colours
+    assert piped == "\x1b]0;owned\x07\x1bcplain\n"
+    monkeypatch.setattr(Console, "is_terminal", property(lambda _: True))
+    shown = dusuan("logs", job_id, *more).stdout
+    assert "plain" in shown
+    assert not any(told in shown for told in ("\x07", "\x1bc", "\x1b[2J"))
+
+
+def test_names_and_reasons_tell_a_terminal_nothing() -> None:
+    nasty = "a\x1b]0;owned\x07\x9b2J\u202eb\r\tc 空é"
+    out = io.StringIO()
+    console = Console(file=out, width=200, highlight=False, force_terminal=True)
+    console.print(render.fields([("name", nasty)]))
+    console.print(render.table(("name",), [(nasty,)]))
+    tell(console, Failure(nasty, nasty, nasty, where=nasty))
+    said = out.getvalue()
+    assert said.count("a\\x1b]0;owned\\x07\\x9b2J\\u202eb\\x0d") == 5
+    assert "c 空é" in said
+    for told in ("\x1b]", "\x07", "\x9b", "\u202e", "\r"):
+        assert told not in said

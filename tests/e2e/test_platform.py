@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -138,6 +139,27 @@ def test_another_database_server_can_be_used(instance: Instance, database_url: s
     assert not (instance.data / "postgres").exists()
     assert status["database_url"] == database_url
     assert instance.ask("audit")["ok"]
+
+
+def test_a_databases_password_is_shown_nowhere(instance: Instance, database_url: str) -> None:
+    """Not in answers, files, logs, nor where everyone may look: the arguments of processes."""
+    more = "&" if "?" in database_url else "?"
+    status = instance.up("--database", f"{database_url}{more}password=hunter2")
+    assert status["database_url"] == database_url
+    assert instance.ask("audit")["ok"]
+    kept = [path for path in instance.data.rglob("*") if path.is_file()]
+    assert len(kept) >= 3
+    assert not [path for path in kept if b"hunter2" in path.read_bytes()]
+    key = (instance.data / "operator.key").read_bytes().strip()
+    holders = {path.name for path in kept if key in path.read_bytes()}
+    assert holders == {"operator.key"}
+    assert (instance.data / "operator.key").stat().st_mode & 0o077 == 0
+    shown = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            shown.append((process / "cmdline").read_bytes())
+    assert any(b"dusuan" in argv and b"up" in argv for argv in shown)
+    assert not [argv for argv in shown if b"hunter2" in argv or key in argv]
 
 
 def test_kill_9_of_the_service_in_the_middle_of_a_job(instance: Instance, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +264,43 @@ def test_an_archive_that_would_escape_is_refused(
     assert [path.name for path in (tmp_path / "outer").iterdir()] == ["target"]
     for path in target.rglob("*"):
         assert path.resolve().is_relative_to(target)
+
+
+def header(kind: bytes, size: int, name: str = "h") -> bytes:
+    """A header that says of itself whatever it likes."""
+    info = member(name, kind)
+    info.size = size
+    return info.tobuf()
+
+
+SPARSE = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+BOMBS = {
+    "an extended header": header(tarfile.XHDTYPE, 1 << 33) + bytes(4 << 20),
+    "a header for all": header(tarfile.XGLTYPE, 1 << 33) + bytes(4 << 20),
+    "a long name": header(tarfile.GNUTYPE_LONGNAME, 1 << 33) + bytes(4 << 20),
+    "a long link": header(tarfile.GNUTYPE_LONGLINK, 1 << 33) + bytes(4 << 20),
+    "headers of headers": header(tarfile.XHDTYPE, 0) * 100_000,
+    "a map of holes": header(tarfile.XHDTYPE, len(SPARSE))
+    + SPARSE.ljust(512, b"\0")
+    + header(tarfile.REGTYPE, 1 << 33)
+    + b"1000000000\n"
+    + b"0\n" * (2 << 20),
+    "a folder with something in it": header(tarfile.DIRTYPE, 1 << 33) + bytes(4 << 20),
+    "a size below nothing": header(tarfile.REGTYPE, -(1 << 33)) + bytes(4 << 20),
+    "zeros": b"".join(header(tarfile.REGTYPE, 1_000, f"f{n}") + bytes(1_024) for n in range(200)),
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_bomb_takes_no_memory_and_no_time(tmp_path: Path, target: Path, what: str) -> None:
+    (tmp_path / "files").write_bytes(gzip.compress(BOMBS[what], 1))
+    tracemalloc.start()
+    with pytest.raises(StartFailed):
+        unpack(tmp_path / "files", target, 100_000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 << 20
+    assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) <= 100_000
 
 
 @pytest.mark.parametrize("data", [b"", b"not an archive", b"\x1f\x8b\x08\0\0"])

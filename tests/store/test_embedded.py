@@ -18,7 +18,12 @@ import psycopg
 import pytest
 
 from dusuan.store import _server_files as files
-from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, with_database
+from dusuan.store.embedded import (
+    EmbeddedPostgres,
+    EmbeddedPostgresError,
+    with_database,
+    without_password,
+)
 
 HASTY = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
 NOBODY = 65534
@@ -355,3 +360,21 @@ def test_read_only_data_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(EmbeddedPostgresError, match="choose a data directory"):
         EmbeddedPostgres(tmp_path).start()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (
+            "postgresql://ann:s3cret@db:5432/x?sslmode=require",
+            "postgresql://ann@db:5432/x?sslmode=require",
+        ),
+        ("postgresql://ann:a%40b:c@db/x", "postgresql://ann@db/x"),
+        ("postgresql:///x?host=/run/pg&password=s3cret", "postgresql:///x?host=/run/pg"),
+        ("postgresql:///x?sslpassword=s3cret", "postgresql:///x"),
+        ("postgresql://db/x", "postgresql://db/x"),
+        ("host=db user=ann password='s3 cret' dbname=x", "user=ann dbname=x host=db"),
+    ],
+)
+def test_a_password_is_not_shown(given: str, shown: str) -> None:
+    assert without_password(given) == shown

@@ -185,16 +185,20 @@ def logs(
         elif as_json:
             s.show(_whole_log(s, job_id, path, attempt), render.made)
         else:
+            log = following.LogPrinter(s)
             for text in s.client.text(path, attempt=attempt):
-                typer.echo(text, nl=False)
+                log.write(text)
+            log.end()
 
 
 def _follow_log(session: Session, path: str, attempt: int | None) -> None:
+    log = following.LogPrinter(session)
     for event in following.events(session, path, attempt=attempt):
         if session.as_json:
             typer.echo(json.dumps({"event": event.name, **event.data}, ensure_ascii=False))
         elif event.name == "log":
-            typer.echo(event.data["text"], nl=False)
+            log.write(event.data["text"])
+    log.end()
 
 
 def _whole_log(session: Session, job_id: str, path: str, only: int | None) -> dict[str, Any]:

@@ -61,6 +61,32 @@ def follow(session: Session, job_id: str, pulse_s: float | None = None) -> dict[
     return session.client.get(f"/v1/jobs/{job_id}")
 
 
+class LogPrinter:
+    """A job's log as it comes. On a terminal its colours are kept, and whatever else it may tell
+    a terminal to do is not done; elsewhere it goes on as it is, without colours."""
+
+    def __init__(self, session: Session) -> None:
+        self._console = session.out
+        self._rest = ""
+
+    def write(self, text: str) -> None:
+        """Write what is whole lines by now."""
+        if not self._console.is_terminal:
+            typer.echo(text, nl=False)
+            return
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            shown = Text.from_ansi(line)
+            harmless = (c if c == "\t" or not render.commands(c) else "�" for c in shown.plain)
+            shown.plain = "".join(harmless)
+            self._console.print(shown)
+
+    def end(self) -> None:
+        """Write what is left of a last line."""
+        if self._rest:
+            self.write("\n")
+
+
 class _Screen:
     """Log lines above, the meter below them. Without a terminal: lines, and the last meter."""
 
@@ -71,9 +97,9 @@ class _Screen:
         self._job_id = job_id
         self._live = Live(console=session.out, transient=True, refresh_per_second=4)
         self._on_terminal = session.out.is_terminal
+        self._log = LogPrinter(session)
         self._meter: dict[str, Any] | None = None
         self._waits = ""
-        self._rest = ""
 
     def run(self) -> None:
         thread = threading.Thread(target=self._watch_meter, daemon=True)
@@ -91,18 +117,8 @@ class _Screen:
     def _read_log(self) -> None:
         for event in events(self._session, f"/v1/jobs/{self._job_id}/logs"):
             if event.name == "log":
-                self._print(event.data["text"])
-        if self._rest:
-            self._print("\n")
-
-    def _print(self, text: str) -> None:
-        if not self._on_terminal:
-            typer.echo(text, nl=False)
-            return
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            # Colours are kept; whatever else a job may tell a terminal to do is dropped.
-            self._session.out.print(Text.from_ansi(line))
+                self._log.write(event.data["text"])
+        self._log.end()
 
     def _watch_meter(self) -> None:
         try:

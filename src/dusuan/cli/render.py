@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from dusuan.core.planning.layouts import describe_layout
 Doc = Mapping[str, Any]
 PLANS_SHOWN = 12
 _UNIT = {"gflops": "GFLOPS", "gbs": "GB/s"}
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def yuan(fen: int | None) -> str:
@@ -63,13 +65,35 @@ def seconds(value: float | None) -> str:
     return f"{minutes / 1_440:,.1f} days"
 
 
+def plain(value: Any) -> str:
+    """A value as text that tells a terminal nothing but its letters; None is a dash.
+
+    Names, reasons and reports come from whoever wrote them: whatever would move the cursor, colour,
+    or turn the direction of writing shows as its code.
+    """
+    text = "–" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or not commands(c) else _code(c) for c in text)
+
+
+def commands(character: str) -> bool:
+    """Whether it is a control (C0, C1, DEL) or turns the direction of writing."""
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs") or unicodedata.bidirectional(character) in _TURNS
+
+
+def _code(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
     """A plain table; None shows as a dash."""
     drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for n, column in enumerate(columns):
         drawn.add_column(column, overflow="fold", no_wrap=n == 0)
     for row in rows:
-        drawn.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(Text(plain(cell)) for cell in row))
     return drawn
 
 
@@ -77,7 +101,7 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Table:
     """Names and values, one pair a line."""
     drawn = Table(box=None, show_header=False, pad_edge=False)
     for name, value in pairs:
-        drawn.add_row(Text(name, style="dim"), Text("–" if value is None else str(value)))
+        drawn.add_row(Text(name, style="dim"), Text(plain(value)))
     return drawn
 
 

@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from dusuan.cli.client import Client
 from dusuan.cli.failures import FAILED, INTERRUPTED, Failure, usage
 from dusuan.cli.launcher import Launcher, LauncherError
+from dusuan.cli.render import plain
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Data = Annotated[
@@ -73,7 +74,7 @@ class Session:
     def say(self, text: str) -> None:
         """A word on the side: for people, on stderr."""
         if not self.as_json:
-            self.err.print(text, style="dim", markup=False)
+            self.err.print(plain(text), style="dim", markup=False)
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
@@ -136,9 +137,9 @@ def _ended(session: Session, failure: Failure) -> typer.Exit:
 
 def tell(console: Console, failure: Failure) -> None:
     """What happened, where, and what to do next."""
-    console.print(f"Error: {failure.text}", style="bold red", markup=False)
+    console.print(plain(f"Error: {failure.text}"), style="bold red", markup=False)
     places = [failure.where, None if failure.line is None else f"line {failure.line}"]
     if any(places):
-        console.print(f"  where: {', '.join(p for p in places if p)}", markup=False)
+        console.print(plain(f"  where: {', '.join(p for p in places if p)}"), markup=False)
     if failure.remedy:
-        console.print(f"  next:  {failure.remedy}", markup=False)
+        console.print(plain(f"  next:  {failure.remedy}"), markup=False)

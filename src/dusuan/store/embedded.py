@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -29,7 +29,13 @@ from dusuan.store import _privileges
 from dusuan.store import _server_files as files
 from dusuan.store._server_files import EmbeddedPostgresError, Layout, ServerUser
 
-__all__ = ["DATABASE", "EmbeddedPostgres", "EmbeddedPostgresError", "with_database"]
+__all__ = [
+    "DATABASE",
+    "EmbeddedPostgres",
+    "EmbeddedPostgresError",
+    "with_database",
+    "without_password",
+]
 
 DATABASE = "dusuan"
 _POLL_S = 0.01
@@ -38,6 +44,28 @@ _POLL_S = 0.01
 def with_database(url: str, name: str) -> str:
     """The same server's URL with another database name."""
     return urlunsplit(urlsplit(url)._replace(path="/" + quote(name, safe="")))
+
+
+def without_password(url: str) -> str:
+    """How a database's URL, or connection string, is shown: where it is and as whom, no more."""
+    if "://" not in url:
+        known = psycopg.conninfo.conninfo_to_dict(url)
+        return psycopg.conninfo.make_conninfo("", **{k: v for k, v in known.items() if _plain(k)})
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    query = "&".join(p for p in parts.query.split("&") if _plain(unquote(p.partition("=")[0])))
+    netloc = user.partition(":")[0] + at + host
+    return url if query == parts.query and netloc == parts.netloc else _url(parts, netloc, query)
+
+
+def _url(parts: SplitResult, netloc: str, query: str) -> str:
+    """Spelled out, since Python drops the slashes before an empty host."""
+    end = f"?{query}" if query else ""
+    return f"{parts.scheme}://{netloc}{parts.path}{end}"
+
+
+def _plain(parameter: str) -> bool:
+    return "password" not in parameter
 
 
 class EmbeddedPostgres:

@@ -34,7 +34,7 @@ from dusuan.service.datadir import DataDir, DataDirProblem
 from dusuan.service.loop import Service
 from dusuan.service.ratings import Ratings
 from dusuan.store.database import Store
-from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, without_password
 from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
 from dusuan.store.rows import Id
 
@@ -99,7 +99,7 @@ class Running:
             "url": self.address,
             "pid": os.getpid(),
             "data_dir": str(self.data.root),
-            "database_url": self.url,
+            "database_url": without_password(self.url),
             "version": __version__,
         }
 

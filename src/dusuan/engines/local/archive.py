@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import io
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from zlib import error as zlib_error
 
 from dusuan.engines.base import StartFailed
 
 _MEMBERS_MAX = 200_000
+_LINKS_MAX = 50_000  # they are kept in memory until the files are there
+_NAME_CHARS_MAX = 4_096
+# tarfile takes a whole header into memory, and an archive may say of itself that it has gigabytes.
+_HEADER_BYTES_MAX = 65_536
 # The machine's fault, and none of the archive's.
 _OURS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)
+# RecursionError: headers of headers, which tarfile takes one inside the other.
+_UNREADABLE = (
+    tarfile.TarError,
+    zlib_error,
+    EOFError,
+    OSError,
+    UnicodeError,
+    ValueError,
+    RecursionError,
+)
 
 
 def unpack(archive: Path, target: Path, bytes_max: int) -> None:
@@ -23,22 +41,86 @@ def unpack(archive: Path, target: Path, bytes_max: int) -> None:
     one. Raises StartFailed, with the member's name, for anything that would leave `target`, is
     no file, folder or link, or passes `bytes_max` in all; OSError where the machine fails it.
     """
-    links: list[tarfile.TarInfo] = []
-    bytes_total = 0
     try:
-        with tarfile.open(archive, "r:gz") as file:
-            for count, member in enumerate(file):
-                bytes_total += member.size
-                if bytes_total > bytes_max or count >= _MEMBERS_MAX:
-                    raise StartFailed("the job's files are too large to unpack")
-                _member(file, member, target, links)
-            # Hard links first: their sources are files, and no symbolic link is in the way yet.
-            for member in sorted(links, key=tarfile.TarInfo.issym):
-                _link(member, target)
-    except (tarfile.TarError, zlib_error, EOFError, OSError, UnicodeError) as error:
+        with gzip.open(archive) as plain:
+            _unpack(_Stream(plain, bytes_max), target, bytes_max)
+    except _UNREADABLE as error:
         if isinstance(error, OSError) and error.errno in _OURS:
             raise
         raise StartFailed(f"the job's files cannot be unpacked: {error}") from error
+
+
+def _unpack(stream: _Stream, target: Path, bytes_max: int) -> None:
+    links: list[tarfile.TarInfo] = []
+    bytes_total = 0
+    for count, (file, member) in enumerate(_members(stream)):
+        bytes_total += member.size
+        if bytes_total > bytes_max or count >= _MEMBERS_MAX or len(links) > _LINKS_MAX:
+            raise _too_large()
+        _member(file, member, target, links)
+    # Hard links first: their sources are files, and no symbolic link is in the way yet.
+    for member in sorted(links, key=tarfile.TarInfo.issym):
+        _link(member, target)
+
+
+class _Stream(io.RawIOBase):
+    """The unpacked bytes of an archive for `tarfile`, with an end to them.
+
+    Inside `in_header`, no more than `_HEADER_BYTES_MAX` may be read. Raises StartFailed beyond
+    that, and where the whole is larger than `bytes_max` and all headers can be.
+    """
+
+    def __init__(self, file: gzip.GzipFile, bytes_max: int) -> None:
+        self._file = file
+        self._end = bytes_max + _MEMBERS_MAX * 4 * tarfile.BLOCKSIZE
+        self._header_left: int | None = None
+
+    @contextmanager
+    def in_header(self) -> Iterator[None]:
+        """While one member's headers are read."""
+        self._header_left = _HEADER_BYTES_MAX
+        yield
+        self._header_left = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
+        if self._header_left is not None:
+            if not 0 <= size <= self._header_left:
+                raise StartFailed("the job's files cannot be unpacked: a header is too large")
+            self._header_left -= size
+        data = self._file.read(size)
+        if self._file.tell() > self._end:
+            raise _too_large()
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go forward, which reads what is between."""
+        if offset > self._end:
+            raise _too_large()
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """How many bytes have been read or skipped."""
+        return self._file.tell()
+
+
+def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Every member, each with the open archive, which remembers none of them."""
+    with stream.in_header():
+        file = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 # it holds nothing of its own
+    while True:
+        with stream.in_header():
+            member = file.next()
+        if member is None:
+            return
+        if member.size < 0:
+            raise StartFailed(f"the job's files hold a size below nothing: {member.name}")
+        file.members.clear()  # type: ignore[attr-defined] # it is not in its types
+        yield file, member
+
+
+def _too_large() -> StartFailed:
+    return StartFailed("the job's files are too large to unpack")
 
 
 def _member(
@@ -46,6 +128,7 @@ def _member(
 ) -> None:
     place = _inside(target, member.name)
     if member.issym() or member.islnk():
+        member.pax_headers = {}
         links.append(member)
     elif member.isdir():
         place.mkdir(parents=True, exist_ok=True)
@@ -98,6 +181,8 @@ def _inside(target: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if ".." in parts or "/" in parts or "\0" in name:
         raise _escapes(name)
+    if len(name) > _NAME_CHARS_MAX:
+        raise StartFailed("the job's files hold a name that is too long")
     return target.joinpath(*parts)
 
 
