@@ -57,7 +57,7 @@ TABLE: dict[str, Row] = {
     "GET /v1/audit": Row(OPERATOR),
     "GET /v1/catalog/overrides": Row(ANYONE),
     "POST /v1/catalog/overrides": Row(
-        MAKES, {"device": "H100-SXM", "field": "hbm_gbs", "value": 3000.0, "source": "measured"}
+        MAKES, {"device": "S60", "field": "bf16", "value": 156.0, "source": "measured"}
     ),
     "POST /v1/pool/calibrate": Row(OPERATOR),
     "POST /v1/orgs": Row(MAKES, {"name": "new-{n}"}),
