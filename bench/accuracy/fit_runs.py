@@ -1,12 +1,13 @@
 """Fit the device-hours model on published training runs; writes src/dusuan/facts/run_model.json.
 
-Ridge towards stated priors with a heavy-tailed likelihood: 27 runs cannot carry more. The strength
-of the ridge is chosen by leaving one family of models out; the half width of the interval is the
-80 % quantile of the errors that the left-out families show in a nested loop (families outside,
-strength inside). Rows that publish only a step's utilisation count with a small weight, times 0.85:
-the median of effective over step utilisation.
+Ridge towards stated priors with a heavy-tailed likelihood: some seventy runs cannot carry more. The
+strength of the ridge is chosen by leaving one family of models out; the half width of the interval
+is the 80 % quantile of the errors that the left-out families show in a nested loop (families
+outside, strength inside). Rows that publish only a step's utilisation count with a small weight,
+times 0.85: the median of effective over step utilisation. Rows marked `aside` were set aside before
+anything was chosen and are fitted on for what ships alone; rows marked `distilled` never.
 
-    python -m bench.accuracy.fit_runs [--data bench/accuracy/data/training_runs.csv] [--dry-run]
+    python -m bench.accuracy.fit_runs [--data FILE.csv ...] [--dry-run]
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dusuan.facts.library import library
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "bench/accuracy/data/training_runs.csv"
+MORE = ROOT / "bench/accuracy/data/more_runs.csv"
 TARGET = ROOT / "src/dusuan/facts/run_model.json"
 COMMAND = "python -m bench.accuracy.fit_runs"
 
@@ -40,7 +42,7 @@ COMMAND = "python -m bench.accuracy.fit_runs"
 PRIORS: dict[str, tuple[float, float]] = {
     "base": (math.log(0.44), 0.20),
     "hunger": (-0.40, 0.20),
-    "hunger_size": (0.10, 0.10),
+    "hunger_size": (0.15, 0.05),
     "small": (-0.10, 0.15),
     "large": (-0.10, 0.15),
     "moe": (math.log(0.70), 0.30),
@@ -48,10 +50,12 @@ PRIORS: dict[str, tuple[float, float]] = {
     "cnn": (math.log(0.50), 0.30),
 }
 NAMES = tuple(PRIORS)
-STRENGTHS = (0.25, 0.5, 1.0)  # factors on the standard deviations
+STRENGTHS = (0.25, 0.5, 1.0, 2.0)  # factors on the standard deviations
 NOISE, TAIL = 0.25, 4.0  # scale and degrees of freedom of a run's error as a logarithm
 STEP_WEIGHT, STEP_TO_RUN = 0.35, 0.85
+ROUNDS = 25  # of reweighting
 COVERAGE = 0.8
+FIT, ASIDE, DISTILLED = "fit", "aside", "distilled"
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,22 @@ class Point:
     log_utilisation: float
     weight: float
     has_hours: bool
+    use: str
+    row: np.ndarray  # its terms, as ordered in NAMES
 
 
-def points(path: Path = DATA) -> list[Point]:
-    """The runs of the table that have hours, or the utilisation of a step."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        found = [_point(row) for row in csv.DictReader(lines)]
+def points(*paths: Path) -> list[Point]:
+    """The runs of the tables that have hours, or the utilisation of a step."""
+    found = []
+    for path in paths or (DATA, MORE):
+        with path.open(encoding="utf-8", newline="") as lines:
+            found += [_point(row) for row in csv.DictReader(lines)]
     return [point for point in found if point is not None]
+
+
+def used(data: Sequence[Point], *uses: str) -> list[Point]:
+    """The points that are for one of these uses."""
+    return [point for point in data if point.use in uses]
 
 
 def _point(row: dict[str, str]) -> Point | None:
@@ -88,46 +101,58 @@ def _point(row: dict[str, str]) -> Point | None:
     else:
         return None
     log = math.log(reached / goodput.availability(features.devices))
-    return Point(row["family"], row["model"], features, log, weight, bool(row["gpu_hours"]))
+    terms = goodput.terms(features)
+    return Point(
+        *(row["family"], row["model"], features, log, weight, bool(row["gpu_hours"])),
+        use=row.get("use") or FIT,
+        row=np.array([terms.get(name, 0.0) for name in NAMES]),
+    )
 
 
 def fit(data: Sequence[Point], strength: float) -> dict[str, float]:
     """Coefficients by iteratively reweighted ridge; a family counts as the root of its rows."""
-    design = np.array([[goodput.terms(p.features).get(n, 0.0) for n in NAMES] for p in data])
+    solved = _solve(data, np.ones((1, len(data))), strength)[0]
+    return dict(zip(NAMES, solved.tolist(), strict=True))
+
+
+def _solve(data: Sequence[Point], seen: np.ndarray, strength: float) -> np.ndarray:
+    """Coefficients (fits, names) of one fit for each row of `seen` (fits, points): zero or one."""
+    design = np.array([p.row for p in data])
     target = np.array([p.log_utilisation for p in data])
     family = Counter(p.family for p in data)
-    start = np.array([p.weight / math.sqrt(family[p.family]) for p in data])
+    start = seen * np.array([p.weight / math.sqrt(family[p.family]) for p in data])
     means, deviations = (np.array([PRIORS[n][i] for n in NAMES]) for i in (0, 1))
     precision = np.diag(1 / (strength * deviations) ** 2)
-    weight = start.copy()
-    for _ in range(40):
-        normal = (design.T * weight) @ design / NOISE**2 + precision
-        solved = np.linalg.solve(
-            normal, (design.T * weight) @ target / NOISE**2 + precision @ means
-        )
-        error = (target - design @ solved) / NOISE
+    outer = design[:, :, None] * design[:, None, :]
+    weight, solved = start, np.tile(means, (len(seen), 1))
+    for _ in range(ROUNDS):
+        normal = np.tensordot(weight, outer, 1) / NOISE**2 + precision
+        right = weight * target @ design / NOISE**2 + precision @ means
+        solved = np.linalg.solve(normal, right[..., None])[..., 0]
+        error = (target - solved @ design.T) / NOISE
         weight = start * (TAIL + 1) / (TAIL + error * error)
-    return dict(zip(NAMES, solved.tolist(), strict=True))
+    return solved
 
 
 def error(coefficients: dict[str, float], point: Point) -> float:
     """Log of predicted hours over true hours."""
-    said = sum(coefficients[n] * v for n, v in goodput.terms(point.features).items())
-    return point.log_utilisation - said
+    said = sum(coefficients[n] * v for n, v in zip(NAMES, point.row, strict=True))
+    return point.log_utilisation - float(said)
 
 
 def left_out(data: Sequence[Point], strength: float) -> list[tuple[Point, float]]:
     """The error of each run that has hours, predicted without its family."""
-    found = []
-    for family in sorted({p.family for p in data if p.has_hours}):
-        fitted = fit([p for p in data if p.family != family], strength)
-        found += [(p, error(fitted, p)) for p in data if p.family == family and p.has_hours]
-    return found
+    families = sorted({p.family for p in data if p.has_hours})
+    seen = np.array([[float(p.family != family) for p in data] for family in families])
+    fitted = dict(zip(families, _solve(data, seen, strength), strict=True))
+    return [
+        (p, p.log_utilisation - float(fitted[p.family] @ p.row)) for p in data if p.has_hours
+    ]
 
 
 def choose(data: Sequence[Point]) -> float:
-    """The strength with the least median error when one family is left out."""
-    return min(STRENGTHS, key=lambda s: np.median([abs(e) for _, e in left_out(data, s)]))
+    """The strength with the least mean error (a logarithm) when one family is left out."""
+    return min(STRENGTHS, key=lambda s: np.mean([abs(e) for _, e in left_out(data, s)]))
 
 
 def nested(data: Sequence[Point]) -> list[tuple[Point, float]]:
@@ -140,20 +165,27 @@ def nested(data: Sequence[Point]) -> list[tuple[Point, float]]:
     return found
 
 
-def spread(errors: Sequence[float]) -> float:
-    """Half width of the interval: the quantile with the correction for a finite sample."""
-    rank = min(len(errors), math.ceil((len(errors) + 1) * COVERAGE))
-    return float(sorted(abs(e) for e in errors)[rank - 1])
+def spread(errors: Sequence[tuple[Point, float]]) -> float:
+    """Half width of the interval: the quantile with the correction for a finite sample.
+
+    A family counts as the root of its rows, as in the fit: what comes is mostly of new families.
+    """
+    family = Counter(p.family for p, _ in errors)
+    sizes = sorted((abs(e), 1 / math.sqrt(family[p.family])) for p, e in errors)
+    shares = np.cumsum([weight for _, weight in sizes])
+    rank = int(np.searchsorted(shares, COVERAGE * (shares[-1] + 1)))
+    return sizes[min(rank, len(sizes) - 1)][0]
 
 
 def document(data: Sequence[Point], today: str) -> dict[str, object]:
-    """What the package ships."""
+    """What the package ships: fitted on all rows but those of distilled models."""
+    data = used(data, FIT, ASIDE)
     strength = choose(data)
     return {
         "coefficients": {n: round(v, 4) for n, v in fit(data, strength).items()},
-        "spread": round(spread([e for _, e in nested(data)]), 3),
+        "spread": round(spread(nested(data)), 3),
         "provenance": {
-            "data": "bench/accuracy/data/training_runs.csv: published runs, each with its source",
+            "data": "bench/accuracy/data/{training,more}_runs.csv: published runs, each with a source",
             "command": COMMAND,
             "date": today,
             "runs_with_hours": sum(p.has_hours for p in data),
@@ -167,10 +199,10 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
 def main() -> None:
     """Fit, and write or show the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, nargs="*", default=[])
     parser.add_argument("--dry-run", action="store_true")
     args = parser.parse_args()
-    made = document(points(args.data), datetime.datetime.now(datetime.UTC).date().isoformat())
+    made = document(points(*args.data), datetime.datetime.now(datetime.UTC).date().isoformat())
     text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
     if args.dry_run:
         print(text)

@@ -42,6 +42,9 @@ IMAGES_PER_DEVICE, IMAGES_MAX = 256, 10**15
 _EPOCHS = re.compile(r"(\d+)\s*epochs?", re.I)
 # DeepSeek-V3, arXiv 2412.19437 section 3.3; Llama 4, Meta's announcement of 2025-04-05.
 TRAINED_IN_FP8 = ("DeepSeek-V3", "Llama-4")
+# Trained on the logits of larger models (Meta's model card of 2024-09-25 names 8B and 70B); the
+# smaller teacher's forward pass over every token is what its published compute leaves room for.
+TEACHERS = {"Llama-3.2-1B": "Llama-3.1-8B", "Llama-3.2-3B": "Llama-3.1-8B"}
 _FP8_TFLOPS_MIN = 900.0  # cards of H100's class and above
 
 
@@ -85,8 +88,10 @@ def _read(row: Row, find_device: FindDevice, models: Models) -> Run:
         notes.append(f"sequences of {seq:,} tokens are assumed")
     tokens = _tokens(row, model, notes)
     devices = _devices(row, model, notes)
+    counted = _counted_seq(kind, seq, notes)
+    flop = flops.training(model, tokens, counted)
     features = RunFeatures(
-        flop=float(flops.training(model, tokens, _counted_seq(kind, seq, notes))),
+        flop=float(flop + _teaching(model, tokens, counted, models, notes)),
         params_active=float(model.params_active),
         peak_tflops=_peak(device),
         bandwidth_gbs=device.bandwidth_gbs,
@@ -96,6 +101,15 @@ def _read(row: Row, find_device: FindDevice, models: Models) -> Run:
     )
     work = Work(model, Kind.TRAIN, _known(tokens), seq, max(1, BATCH_TOKENS // seq))
     return Run(features, work, device, devices, tuple(notes))
+
+
+def _teaching(model: Architecture, tokens: int, seq: int, models: Models, notes: list[str]) -> int:
+    """FLOP of the forward passes of the model that this one was distilled from, if any."""
+    teacher = models.known(TEACHERS.get(model.name, "")) if model.basis == "named" else None
+    if not isinstance(teacher, Architecture):
+        return 0
+    notes.append(f"distilled: a forward pass of {teacher.name} over every token is counted")
+    return flops.training(teacher, tokens, seq) // 3
 
 
 def _device(row: Row, find_device: FindDevice, notes: list[str]) -> Accelerator:
