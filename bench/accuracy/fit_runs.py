@@ -145,9 +145,7 @@ def left_out(data: Sequence[Point], strength: float) -> list[tuple[Point, float]
     families = sorted({p.family for p in data if p.has_hours})
     seen = np.array([[float(p.family != family) for p in data] for family in families])
     fitted = dict(zip(families, _solve(data, seen, strength), strict=True))
-    return [
-        (p, p.log_utilisation - float(fitted[p.family] @ p.row)) for p in data if p.has_hours
-    ]
+    return [(p, p.log_utilisation - float(fitted[p.family] @ p.row)) for p in data if p.has_hours]
 
 
 def choose(data: Sequence[Point]) -> float:
@@ -185,7 +183,7 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
         "coefficients": {n: round(v, 4) for n, v in fit(data, strength).items()},
         "spread": round(spread(nested(data)), 3),
         "provenance": {
-            "data": "bench/accuracy/data/{training,more}_runs.csv: published runs, each with a source",
+            "data": "bench/accuracy/data/{training,more}_runs.csv: published runs with sources",
             "command": COMMAND,
             "date": today,
             "runs_with_hours": sum(p.has_hours for p in data),

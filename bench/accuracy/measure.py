@@ -36,12 +36,28 @@ def steps() -> list[Errors]:
         return [fit_mfu.error(fitted, p) for p in unseen]
 
     splits: dict[str, Callable[[fit_mfu.Point], str]] = {
-        "one model size at a time": lambda p: p.size,
+        "one model size at a time": _size,
         "one device at a time": lambda p: p.device,
         "one section of the source at a time": lambda p: p.section,
     }
     target = "utilisation of a training step"
-    return [Errors(target, n, tuple(left_out(data, g, predict))) for n, g in splits.items()]
+    found = [Errors(target, n, tuple(left_out(data, g, predict))) for n, g in splits.items()]
+    return [*found, _split_steps(target, fit_mfu.fit(data))]
+
+
+def _split_steps(target: str, held: dict[str, float]) -> Errors:
+    """Steps of tensor and pipeline parallel jobs, with the terms of others as they are."""
+
+    def predict(seen: list[fit_mfu.Point], unseen: list[fit_mfu.Point]) -> list[float]:
+        fitted = held | fit_mfu.fit_split(seen, held)
+        return [fit_mfu.error(fitted, p) for p in unseen]
+
+    split = "tensor and pipeline parallel (Megatron, A100), one model size at a time"
+    return Errors(target, split, tuple(left_out(fit_mfu.split_points(), _size, predict)))
+
+
+def _size(point: fit_mfu.Point) -> str:
+    return point.size
 
 
 def training_runs() -> list[Errors]:

@@ -153,7 +153,7 @@ def test_no_row_of_runs_breaks_the_estimate(changes: dict[str, str]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(STEP)), HOSTILE, min_size=1))
+@given(st.dictionaries(st.sampled_from([*sorted(STEP), "tp", "pp"]), HOSTILE, min_size=1))
 def test_no_row_of_steps_breaks_the_estimate(changes: dict[str, str]) -> None:
     found = estimates.step({**STEP, **changes})
     assert isinstance(found, Problem) or 0 < found["mfu_p50"] < math.inf
@@ -241,3 +241,26 @@ def test_power_and_what_it_emits() -> None:
     assert grids[power.NATIONAL].year == 2023
     assert power.carbon_kg(kwh, grids["青海"]) < power.carbon_kg(kwh, grids["天津"])
     assert power.carbon_kg(100, grids[power.NATIONAL], 1.1) == pytest.approx(110 * 0.5306)
+
+
+def test_a_step_of_a_large_model_split_over_devices_is_told_by_its_layout() -> None:
+    large = {"GPU": "a100_80gb", "NumParams": "175e9", "# GPUs": "64", "MicroBatchSize": "1"}
+
+    def reached(**changes: str) -> float:
+        made = step(**{**large, "GlobalBatchSize": "64", **changes})
+        return stepmfu.utilisation(library().steps, made)
+
+    split = reached(tp="8", pp="8", interleave="3")
+    assert 0.45 < split < 0.58  # Megatron: 0.51, arXiv 2205.05198
+    assert split > reached()  # gathering weights for every micro-batch of one sequence
+    assert reached(tp="8", pp="8") < split  # a longer bubble
+    too_many = steprows.step({**STEP, "tp": "8", "pp": "2"}, library().device)
+    assert isinstance(too_many, Problem) and "16" in too_many.text
+
+
+def test_a_distilled_model_costs_the_passes_of_its_teacher() -> None:
+    size = {"model": "Llama-3.2-1B", "params_total_b": "1.24", "tokens_b": "9000"}
+    distilled = run(**size)
+    plain = run(**{**size, "model": "unheard of"})
+    assert 2.5 < distilled.features.flop / plain.features.flop < 4  # (6 x 1.24 + 2 x 8) / 7.4
+    assert any("distilled" in note for note in distilled.notes)

@@ -17,6 +17,7 @@ from dusuan.core.planning.menu import Excluded, Way
 from dusuan.core.workload import estimate, goodput, layout, stepmfu
 from dusuan.core.workload.architecture import Architecture
 from dusuan.core.workload.describe import Kind, Work
+from dusuan.core.workload.flops import Recompute
 from dusuan.core.workload.goodput import RunFeatures, Span
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.layout import Fitted, Need, TrainingNeed
@@ -193,20 +194,25 @@ def _strain(work: Work, device: Accelerator, at: Layout, models: Models) -> floa
         return 1.0
     peak = (device.tflops(device.rated_precision) if device.rated_precision else None) or 1.0
     step = stepmfu.Step(
-        params=arch.params_active / at.model_parallel,
+        params=arch.params_active,
         hidden=arch.hidden,
-        layers=max(arch.layers // at.pipeline, 1),
+        layers=max(arch.layers, 1),
         vocab=arch.vocab,
         seq=work.seq,
-        devices=at.data,
+        devices=at.count,
         micro_batch=at.micro_batch,
         global_batch=max(work.batch, at.data),
         peak=peak * 1e12,
         bandwidth=(device.bandwidth_gbs or 1.0) * 1e9,
-        link=(device.link_gbs or LINK_GBS_USUAL) * 1e9 / 2,
+        link=(device.link_gbs or LINK_GBS_USUAL) * 1e9,
+        recompute=at.recompute is Recompute.FULL,
         gathers_weights=at.zero >= 3,
+        sharded=at.zero >= 2,
+        tensor=at.tensor,
+        pipeline=at.pipeline,
+        interleave=at.interleave,
     )
-    return (1.0 + layout.overhead(_need(work), at)) / stepmfu.utilisation(models.steps, step)
+    return 1.0 / stepmfu.utilisation(models.steps, step)
 
 
 def _way(option: Option, count: int, fitted: Fitted, hours: Span, models: Models, flop: int) -> Way:

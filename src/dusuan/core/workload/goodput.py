@@ -23,6 +23,8 @@ PEAK_A100_TFLOPS = 312.0
 BALANCE_A100 = 312_000 / 2_039  # FLOP a byte of memory traffic
 HUNGER_RANGE = (-0.1, 1.4)  # logarithms; nothing is known of hardware beyond
 PARAMS_RANGE = (1e8, 7e11)
+# Below, a faster device gains no less any more: it would take longer than a slow one.
+SIZE_LEAST = 3e8
 VISION_CONVOLUTION = "cnn"
 
 
@@ -77,7 +79,7 @@ def terms(run: RunFeatures) -> dict[str, float]:
     return {
         "base": 1.0,
         "hunger": hunger,
-        "hunger_size": hunger * math.log(params / 1e10),
+        "hunger_size": hunger * math.log(max(params, SIZE_LEAST) / 1e10),
         "small": max(0.0, -math.log(params / 3e9)),
         "large": max(0.0, math.log(params / 1e11)),
         "moe": 1.0 if run.kind == "moe" else 0.0,

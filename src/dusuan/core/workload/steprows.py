@@ -1,4 +1,8 @@
-"""Rows of a table of training steps, read into steps. The columns are llm-foundry's."""
+"""Rows of a table of training steps, read into steps. The columns are llm-foundry's.
+
+Three more may be there: `tp`, `pp` (tensor and pipeline parallel devices) and `interleave`. With
+`tp` or `pp` above one a step is taken to move its gradients once, as Megatron does.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ MPT_HIDDEN = (
     *((6.659e9, 4_096), (12.85e9, 5_120), (29.98e9, 7_168), (64.86e9, 8_192)),
 )
 SEQ, DEVICES, TOKENS_PER_BATCH = 2_048, 8, 16_384
+SPLITS = ("tp", "pp", "interleave")
 
 
 def step(
@@ -51,12 +56,18 @@ def _step(
 ) -> tuple[Step, list[str]] | Problem:
     values: dict[str, float] = {}
     defaults = {"SeqLen (T)": SEQ, "# GPUs": DEVICES, "MicroBatchSize": 0, "GlobalBatchSize": 0}
+    defaults |= dict.fromkeys(SPLITS, 1)
     for name, default in defaults.items():
         value = number(row, name, float(default))
         if isinstance(value, Problem):
             return value
         values[name] = value
     seq, devices = (max(1, round(values[n] or d)) for n, d in list(defaults.items())[:2])
+    tensor, pipeline, interleave = (max(1, round(values[n])) for n in SPLITS)
+    split = tensor * pipeline
+    if split > devices:
+        words = f"tp x pp is {split}, and there are {devices} devices"
+        return Problem("out_of_range", words, remedy="correct tp, pp or # GPUs")
     micro = values["MicroBatchSize"]
     if not micro:
         micro = float(max(1, TOKENS_PER_BATCH // seq))
@@ -71,11 +82,15 @@ def _step(
         devices=devices,
         micro_batch=micro,
         global_batch=values["GlobalBatchSize"] or micro * devices,
+        sharded=split == 1,
+        tensor=tensor,
+        pipeline=pipeline,
+        interleave=interleave,
         peak=rates[0],
         bandwidth=rates[1],
         link=rates[2],
         recompute=word(row, "Activation Checkpointing").lower() in ("true", "1", "yes"),
-        gathers_weights=word(row, "Sharding Strategy").upper() != "SHARD_GRAD_OP",
+        gathers_weights=split == 1 and word(row, "Sharding Strategy").upper() != "SHARD_GRAD_OP",
         fp8="fp8" in word(row, "Precision").lower(),
     )
     return made, notes
