@@ -25,6 +25,10 @@ MPT_HIDDEN = (
 )
 SEQ, DEVICES, TOKENS_PER_BATCH = 2_048, 8, 16_384
 SPLITS = ("tp", "pp", "interleave")
+DEFAULTS = {
+    **{"SeqLen (T)": SEQ, "# GPUs": DEVICES, "MicroBatchSize": 0, "GlobalBatchSize": 0},
+    **dict.fromkeys(SPLITS, 1),
+}
 
 
 def step(
@@ -54,15 +58,10 @@ def _step(
     rates: tuple[float, float, float],
     notes: list[str],
 ) -> tuple[Step, list[str]] | Problem:
-    values: dict[str, float] = {}
-    defaults = {"SeqLen (T)": SEQ, "# GPUs": DEVICES, "MicroBatchSize": 0, "GlobalBatchSize": 0}
-    defaults |= dict.fromkeys(SPLITS, 1)
-    for name, default in defaults.items():
-        value = number(row, name, float(default))
-        if isinstance(value, Problem):
-            return value
-        values[name] = value
-    seq, devices = (max(1, round(values[n] or d)) for n, d in list(defaults.items())[:2])
+    values = _numbers(row)
+    if isinstance(values, Problem):
+        return values
+    seq, devices = (max(1, round(values[n] or d)) for n, d in list(DEFAULTS.items())[:2])
     tensor, pipeline, interleave = (max(1, round(values[n])) for n in SPLITS)
     split = tensor * pipeline
     if split > devices:
@@ -94,6 +93,17 @@ def _step(
         fp8="fp8" in word(row, "Precision").lower(),
     )
     return made, notes
+
+
+def _numbers(row: Mapping[str, str | None]) -> dict[str, float] | Problem:
+    """The sizes that a row gives, or their defaults."""
+    values: dict[str, float] = {}
+    for name, default in DEFAULTS.items():
+        value = number(row, name, float(default))
+        if isinstance(value, Problem):
+            return value
+        values[name] = value
+    return values
 
 
 def _params(row: Mapping[str, str | None]) -> float | Problem:
