@@ -47,7 +47,7 @@ ROWS: dict[str, tuple[str, str, str, tuple[tuple[str, str | None], ...]]] = {
         ),
     ),
     "pai": (
-        *("pai_100k.csv.gz", "arrivals", "60x8"),
+        *("pai_100k.csv.gz", "arrivals", "18x8"),
         (("fcfs", None), ("sjf", "oracle"), ("dusuan", None)),
     ),
 }
