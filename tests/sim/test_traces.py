@@ -200,6 +200,13 @@ def test_without_the_gate_somebody_is_passed() -> None:
     assert passed_over(checked(run(cluster("16x1"), trace, free, "last2")), HOUR_MS, HOUR_MS // 4)
 
 
+def test_half_a_device_is_held_by_half() -> None:
+    jobs = jobs_array(2)
+    jobs["run_ms"], jobs["milli"] = HOUR_MS, 500
+    found = summary(run(cluster("1x2"), made(jobs), policy("fcfs")))
+    assert found["allocation"] == found["utilisation"] == 0.5
+
+
 def test_faults_lose_work_and_everything_ends() -> None:
     site, trace = cluster("8x8"), crowd(7, 200)
     factor = 300.0

@@ -380,7 +380,9 @@ def _usable(rows: Rows, submit: Any, run: Any, devices: Any) -> tuple[Any, list[
         count = int((wrong & keep).sum())
         if count:
             place = rows.name[int(np.flatnonzero(wrong & keep)[0])]
-            notes.append(f"rejected {count} jobs {words}, the first is {place}")
+            notes.append(
+                f"rejected {count} {'job' if count == 1 else 'jobs'} {words}, the first is {place}"
+            )
         keep &= ~wrong
     return keep, notes
 

@@ -50,6 +50,12 @@ def _run_ms(ended: Any) -> Floats:
     return np.asarray(np.ceil(ended["run_ms"] * reference / speed), np.float64)
 
 
+def _held_ms(ended: Any) -> Floats:
+    """Device-milliseconds that each job held; of a shared device its share."""
+    shared = ended["attained_ms"] * ended["devices"] * (ended["milli"] / WHOLE)
+    return np.asarray(np.where(ended["milli"] < WHOLE, shared, ended["held_ms"]), np.float64)
+
+
 def summary(outcome: Outcome, load_s: float = 0.0) -> dict[str, Any]:
     """The result as one document; names are those of the command's JSON."""
     found, tally = times(outcome), outcome.tally
@@ -94,9 +100,9 @@ def _use(outcome: Outcome) -> dict[str, Any]:
     jobs, tally = outcome.state.jobs, outcome.tally
     ended = jobs[jobs["state"] == ENDED]
     span_s = (int(ended["end_ms"].max()) - int(jobs["submit_ms"].min())) / 1000 if len(ended) else 0
-    room, held = outcome.site.devices * span_s * 1000, float(ended["held_ms"].sum())
+    room, held = outcome.site.devices * span_s * 1000, float(_held_ms(ended).sum())
     useful = float((ended["devices"] * ended["milli"] / WHOLE * _run_ms(ended)).sum())
-    gflop = float((ended["held_ms"] / 1000 * ended["speed_gflops"]).sum())
+    gflop = float((_held_ms(ended) / 1000 * ended["speed_gflops"]).sum())
     return {
         "makespan_s": round(span_s, 1),
         "utilisation": round(useful / room, 6) if room else None,
@@ -131,7 +137,7 @@ def _fairness(outcome: Outcome) -> dict[str, Any]:
     """Jain's index over accounts of mean bounded slowdown, and of share got over share owed."""
     jobs, accounts = outcome.state.jobs, outcome.state.accounts
     ended = jobs[jobs["state"] == ENDED]
-    slowdown, got = times(outcome).slowdown, ended["held_ms"].astype(float)
+    slowdown, got = times(outcome).slowdown, _held_ms(ended)
     per_job = np.bincount(ended["account"], minlength=len(accounts)).astype(float)
     sums = np.bincount(ended["account"], slowdown, len(accounts))[per_job > 0]
     mean = np.asarray(sums / per_job[per_job > 0], np.float64)
