@@ -16,6 +16,7 @@ from dusuan.core.planning.menu import Menu, Plan, Price, Site, Terms, assemble
 from dusuan.core.workload import estimate
 from dusuan.core.workload.describe import Asked, Kind, Work, describe
 from dusuan.core.workload.flops import Finetune
+from dusuan.core.workload.memory import Layout
 from dusuan.facts import catalogue, models
 from dusuan.facts.library import library
 
@@ -99,6 +100,15 @@ def test_a_batch_cannot_be_split_over_more_replicas_than_it_has_sequences() -> N
     small = work(batch=4, kind=Kind.FINETUNE, finetune=Finetune.LORA)
     plans = grid.ways(small, [option(A100)], FITTED)[0]
     assert all(w.layout is not None and w.layout.data <= 4 for w in plans)
+
+
+def test_splitting_matrices_over_a_node_costs_a_part_and_not_the_number_of_its_cards() -> None:
+    job = work(model=models().find("llama-3-70b"), seq=8_192, batch=512)
+    plain = grid._strain(job, option(H100).device, grid.PLAIN, FITTED)
+    for at in (Layout(tensor=8, data=8), Layout(tensor=8, pipeline=4, data=2)):
+        assert 1 < grid._strain(job, option(H100).device, at, FITTED) / plain < 2
+    deep = Layout(tensor=8, pipeline=8, data=64)  # eight micro-batches: a bubble of 7/8
+    assert grid._strain(job, option(H100).device, deep, FITTED) / plain > 2.5
 
 
 def test_what_was_measured_here_replaces_what_others_reached() -> None:
