@@ -47,7 +47,7 @@ from dusuan.core.scheduling.kernels.order import (
 )
 from dusuan.core.scheduling.kernels.place import could_ever, scaled
 from dusuan.core.scheduling.kernels.predict import foretell, learn
-from dusuan.core.scheduling.kernels.preempt import BY_ORDER
+from dusuan.core.scheduling.kernels.preempt import BY_ORDER, has_its_turn
 from dusuan.core.scheduling.kernels.round import decide
 from dusuan.sim.faults import FAULT
 from dusuan.sim.kernels.heap import first_job, first_ms, is_in, remove, set_moment
@@ -166,6 +166,8 @@ def vulnerable_ms(s: Any, rules: Any, j: int, now: int) -> int:
     """When a running job can next be preempted by whom it could not be before."""
     if job(s, j).protected_ms > now:
         return job(s, j).protected_ms
+    if has_its_turn(s, rules, j, now):
+        return job(s, j).since_ms + rules.overdue_ms
     if rules.preempt & BY_ORDER:
         for part in rules.order:
             if part == ATTAINED:

@@ -49,6 +49,12 @@ def ranks_below(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
 
 
 @compiled
+def has_its_turn(s: Any, rules: Any, victim: int, now: int) -> bool:
+    """Whether a job that started overdue has run for less than such a job has waited."""
+    return job(s, victim).overdue == 1 and now < job(s, victim).since_ms + rules.overdue_ms
+
+
+@compiled
 def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     """Whether `j` may take the devices of `victim`."""
     if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
@@ -62,7 +68,7 @@ def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
         and within_quota(s, job(s, j).account, wanted_milli(s, j))
     ):
         return True
-    if how & BY_ORDER == 0 or job(s, victim).overdue:
+    if how & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
         return False
     return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
 
