@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.app.conftest import OPERATOR, Desk
 
-from dusuan.app import jobs, rounds, tenants
+from dusuan.app import jobs, placing, rounds, tenants
 from dusuan.app.context import Refused
 from dusuan.core.metering.journal import EndReason
 from dusuan.engines.base import StartOrder
@@ -217,7 +217,7 @@ def test_a_start_that_never_reached_the_engine_is_made_up_for(desk: Desk) -> Non
     started = desk.platform.engine.start
     try:
         desk.platform.engine.start = lambda _order: None
-        rounds.run_schedule(desk.platform)  # committed, and then the service died
+        placing.run_schedule(desk.platform)  # committed, and then the service died
     finally:
         desk.platform.engine.start = started
     assert desk.state(job) == "starting"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.app.conftest import Desk
 
-from dusuan.app import jobs, pool, rounds, wallets
+from dusuan.app import jobs, placing, pool, wallets
 from dusuan.store import ledger
 
 TIMEOUT_S = 10.0
@@ -73,7 +73,7 @@ def test_a_job_cancelled_while_it_gets_its_hold_keeps_none(
     job = unheld(desk)
     meanwhile = Meanwhile(desk, job, after=False)
     monkeypatch.setattr(jobs, "set_aside", meanwhile)
-    rounds.run_schedule(desk.platform)
+    placing.run_schedule(desk.platform)
     assert meanwhile.cancelled is not None
     meanwhile.cancelled.result(TIMEOUT_S)
     desk.run(5)
@@ -90,7 +90,7 @@ def test_a_round_and_a_cancellation_never_wait_for_each_other(
     second = desk.submit("acme")
     meanwhile = Meanwhile(desk, second, after=True)
     monkeypatch.setattr(jobs, "set_aside", meanwhile)
-    rounds.run_schedule(desk.platform)
+    placing.run_schedule(desk.platform)
     assert meanwhile.cancelled is not None
     meanwhile.cancelled.result(TIMEOUT_S)
     desk.run(5)

@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from dusuan.app import jobs, pool, rounds, tenants, wallets
+from dusuan.app import jobs, placing, pool, rounds, tenants, wallets
 from dusuan.app.access import Actor
 from dusuan.app.audit import audit
 from dusuan.app.context import Platform, Refused
@@ -431,7 +431,7 @@ class World:
         """Whoever has a hold starts; who queues without one gets it, if it can be had."""
         self.shepherds.started.clear()
         self.issued.clear()
-        rounds.run_schedule(self.platform)
+        placing.run_schedule(self.platform)
         posted = self.auditor.set_aside_missing(self.clock_ms)
         ready = {
             j.name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dusuan.core.ledger.tick import SlicePolicy
 from dusuan.core.planning.menu import Site
-from dusuan.core.scheduling.model import Policy
+from dusuan.core.scheduling.policy import POLICIES, PolicyParts
 from dusuan.core.workload.jobspec import Problem
 from dusuan.engines.base import Engine
 from dusuan.store.database import Store
@@ -56,7 +56,7 @@ class Platform:
     uploads: Path
     site: Site = field(default_factory=lambda: Site("local"))
     slices: SlicePolicy = field(default_factory=SlicePolicy)
-    policy: Policy = field(default_factory=Policy)
+    policy: PolicyParts = POLICIES["centre"]
     limits: Limits = field(default_factory=Limits)
 
 

@@ -25,6 +25,7 @@ from dusuan.store.rows import (
     Attempt,
     DeviceRow,
     Hold,
+    Id,
     Job,
     LedgerAccount,
     Quote,
@@ -48,6 +49,7 @@ class Order:
     wall_ms: int | None = None
     terms: bindings.Terms | None = None
     tier_permille: int = 1_000
+    expected_ms: int | None = None  # by its quote
 
     @property
     def grace_ms(self) -> int:
@@ -164,6 +166,7 @@ def submit_plan(
         wall_ms=wall_ms(spec),
         terms=bindings.terms_of(quote, plan, spec.name),
         tier_permille=plan.get("tier_permille", 1_000),
+        expected_ms=round(plan["finish_p50_s"] * 1_000) or None,
     )
     job_id = insert_job(platform, tx, actor, account, order, devices)
     return {"job_id": job_id, "state": "queued", "plan_id": plan["plan_id"], "warnings": []}
@@ -259,10 +262,20 @@ def insert_job(
         balance=ledger.as_balance(wallet).posted,
         now=now,
         tier_permille=order.tier_permille,
+        tier="reserved" if order.probe else order.spec.goal.tier,  # a probe goes first, and yields
+        expected_ms=order.expected_ms or _similar_ms(tx, account, order.request),
     )
     _hold(platform, tx, account, job_id, order, devices)
     tx.wake()
     return job_id
+
+
+def _similar_ms(tx: Tx, account: Account, request: Request) -> int | None:
+    """What a job is expected to take, from the last two of its account that asked for the same."""
+    found = tx.one(
+        Id, "job_similar_ms", account_id=account.id, model=request.model, count=request.count
+    )
+    return None if found is None else max(found.id, 1)
 
 
 def _hold(

@@ -14,49 +14,27 @@ from typing import Any
 
 import structlog
 
-from dusuan.app import bindings, jobs, matching, wallets
+from dusuan.app import bindings, jobs, wallets
+from dusuan.app.attempts import end_attempts, order_for, start_attempt
 from dusuan.app.context import Platform
-from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
-from dusuan.core.ledger.holds import open_hold
-from dusuan.core.ledger.tick import Claim, Outcome, due, first_slice, tick
+from dusuan.core.ledger.tick import Claim, Outcome, due, tick
 from dusuan.core.metering.journal import EndReason, Exit
 from dusuan.core.metering.usage import Meter, fold
-from dusuan.core.scheduling.model import (
-    Cluster,
-    DeviceSlot,
-    Plan,
-    QueuedJob,
-    Request,
-    Start,
-    Wait,
-    WaitCode,
-)
-from dusuan.core.scheduling.round import schedule
-from dusuan.core.workload.document import from_document
-from dusuan.core.workload.jobspec import JobSpec
-from dusuan.engines.base import Action, Lease, Observation, StartFailed, StartOrder
+from dusuan.engines.base import Action, Lease, Observation
 from dusuan.store import ledger
 from dusuan.store.database import Tx, json
 from dusuan.store.ledger import Promise
 from dusuan.store.rows import (
-    Account,
     Attempt,
-    Binding,
-    DeviceRow,
-    Hold,
     Id,
     Job,
-    LedgerAccount,
     LiveCursor,
-    Name,
-    Queued,
 )
 
 log = structlog.get_logger()
 
 LOST_ATTEMPTS_MAX = 3
-PROBE_TICK_MS = 200
 MARKS_MAX = 200
 
 
@@ -89,7 +67,9 @@ def _ingest(platform: Platform, tx: Tx, news: Mapping[str, Observation]) -> None
     if started:
         tx.run("jobs_running", ids=started)
     exits = {a.id: meters[a.id].exit for a in attempts}
-    _end(tx, {name: ended for name, ended in exits.items() if ended is not None}, platform.now())
+    end_attempts(
+        tx, {name: ended for name, ended in exits.items() if ended is not None}, platform.now()
+    )
 
 
 def _advanced(attempt: Attempt, observation: Observation) -> Meter:
@@ -151,23 +131,6 @@ def _marks(attempt: Attempt, observation: Observation) -> list[list[float]]:
     return marks
 
 
-def _end(tx: Tx, exits: Mapping[str, Exit], now: datetime) -> None:
-    """Close attempts. Their devices are free; the next tick settles them and closes their jobs."""
-    if not exits:
-        return
-    ended = list(exits.values())
-    tx.run(
-        "attempts_ended",
-        ids=list(exits),
-        reasons=[e.reason.value for e in ended],
-        codes=[e.code for e in ended],
-        signals=[e.signal for e in ended],
-        texts=[e.text for e in ended],
-        now=now,
-    )
-    tx.run("allocations_end", attempts=list(exits), now=now)
-
-
 def live(platform: Platform) -> bool:
     """Whether any attempt has not ended."""
     with platform.store.transaction() as tx:
@@ -196,7 +159,7 @@ def settle(platform: Platform) -> int:
         ticked = {claim.attempt_id for claim in claims}
         others = _drawn(claim for claim, _ in loaded if claim.attempt_id not in ticked)
         outcomes = _settle(platform, tx, claims, others, now)
-        _close(tx, {o.claim.job_id: o.claim for o in outcomes if o.claim.ended}, now)
+        _close(platform, tx, {o.claim.job_id: o.claim for o in outcomes if o.claim.ended}, now)
     for news in _raised(outcomes, {c.attempt_id: p for c, p in loaded}):
         platform.engine.set_lease(news.attempt_id, news.lease)
     return len(outcomes)
@@ -235,7 +198,7 @@ def _raised(outcomes: Iterable[Outcome], promises: dict[str, Promise]) -> list[L
     return raised
 
 
-def _close(tx: Tx, claims: Mapping[str, Claim], now: datetime) -> None:
+def _close(platform: Platform, tx: Tx, claims: Mapping[str, Claim], now: datetime) -> None:
     """What becomes of jobs (by id) whose attempt has ended and is paid for."""
     if not claims:
         return
@@ -246,10 +209,17 @@ def _close(tx: Tx, claims: Mapping[str, Claim], now: datetime) -> None:
     for tried in attempts.values():
         if tried[-1].end_reason == EndReason.LOST:
             bindings.spare(tx, tried[-1])
+    tx.run(
+        "accounts_used",
+        accounts=[job.account_id for job in locked],
+        ms=[claims[job.id].held_ms for job in locked],
+        half_life_s=platform.policy.half_life_s,
+        now=now,
+    )
     verdicts = {j.id: verdict(j, attempts[j.id], capped=_capped(claims[j.id])) for j in locked}
     again = {name: reason for name, (state, reason) in verdicts.items() if state == "queued"}
     if again:
-        tx.run("jobs_requeue", ids=list(again), reasons=list(again.values()))
+        tx.run("jobs_requeue", ids=list(again), reasons=list(again.values()), now=now)
     ends = {name: end for name, end in verdicts.items() if name not in again}
     if ends:
         jobs.finish(tx, ends, now)
@@ -276,6 +246,8 @@ def verdict(job: Job, attempts: Sequence[Attempt], *, capped: bool = False) -> t
         return ("succeeded" if last.exit_code == 0 else "failed"), ended_by
     if job.cancelled_by is not None:
         return "cancelled", "cancelled"
+    if last.stop_asked == "preempted":
+        return "queued", "preempted"
     if reason == EndReason.LEASE and capped:
         return "failed", "quote"
     if reason == EndReason.LEASE:
@@ -288,311 +260,6 @@ def verdict(job: Job, attempts: Sequence[Attempt], *, capped: bool = False) -> t
     if reason == EndReason.WALL_TIME and job.probe:
         return "succeeded", "wall_time"
     return "failed", str(reason)
-
-
-# --- schedule --------------------------------------------------------------------------------
-
-
-def run_schedule(platform: Platform) -> int:
-    """One scheduling round: start what can start, give every other job its reason."""
-    # 1. Load one snapshot of queue and pool.
-    with platform.store.snapshot() as tx:
-        queued = tx.all(Queued, "jobs_queued")
-        devices = tx.all(DeviceRow, "devices")
-    if not queued:
-        return 0
-    # 2. Set aside the first slice of jobs that have none; nothing at all starts on a sick machine.
-    blocked = _in_trouble(platform, queued) or _set_aside_missing(platform, queued, devices)
-    # 3. Decide.
-    now = platform.now()
-    queue = [_queued(job, blocked.get(job.id)) for job in queued]
-    plan = schedule(_cluster(devices), queue, platform.policy, ledger.unix_ms(now))
-    # 4. Apply: the intent first, then the engine.
-    with platform.store.transaction() as tx:
-        orders = _apply(platform, tx, plan, {j.id: j for j in queued}, devices, now)
-    for order in orders:
-        _start(platform, order)
-    return len(orders)
-
-
-def _in_trouble(platform: Platform, queued: Sequence[Queued]) -> dict[str, Wait]:
-    """Why no job can start, for each of them, when the engine says so."""
-    trouble = platform.engine.trouble()
-    if not trouble:
-        return {}
-    wait = Wait(WaitCode.TROUBLE, f"nothing can be started now: {trouble}", "tell the operator")
-    return {job.id: wait for job in queued}
-
-
-def _cluster(devices: Sequence[DeviceRow]) -> Cluster:
-    return Cluster(
-        tuple(
-            DeviceSlot(
-                device=d.device,
-                node=d.node,
-                kind=d.kind,
-                model=d.model,
-                ready=d.state == "ready",
-                rated=d.gflops is not None,
-                holder=d.holder,
-            )
-            for d in devices
-        )
-    )
-
-
-def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
-    request = Request(job.count, job.kind, job.model)
-    return QueuedJob(
-        job.id, job.position, request, job.priority, blocked, job.probe, job.account_id
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """A queued job that has no hold, who pays for it, and GFLOP to set aside before it starts."""
-
-    job: Queued
-    account: Account
-    wanted_gflop: int
-
-    @property
-    def ledger_accounts(self) -> list[int]:
-        return [self.account.wallet_id, *self.account.limit_ids]
-
-
-def _set_aside_missing(
-    platform: Platform, queued: Sequence[Queued], devices: Sequence[DeviceRow]
-) -> dict[str, Wait]:
-    """Open the first hold of queued jobs that have none; the reason for those that cannot.
-
-    Who cannot afford it is found without a lock, since most rounds change nothing for them.
-    """
-    without = [job for job in queued if not job.held]
-    if not without:
-        return {}
-    with platform.store.transaction() as tx:
-        needs = _needs(platform, tx, without, devices)
-        blocked = _shortages(tx, needs)
-    affordable = [need for need in needs if need.job.id not in blocked]
-    if affordable:
-        with platform.store.transaction() as tx:
-            blocked |= _open_holds(platform, tx, affordable)
-    return blocked
-
-
-def _needs(
-    platform: Platform, tx: Tx, without: Sequence[Queued], devices: Sequence[DeviceRow]
-) -> list[_Need]:
-    """Jobs without a rating are left out: the round itself says that they lack one."""
-    ids = sorted({job.account_id for job in without})
-    accounts = {account.id: account for account in tx.all(Account, "accounts_by_ids", ids=ids)}
-    ratings = {model: matching.rating_of(model, devices) for model in {j.model for j in without}}
-    bound = bindings.of_jobs(tx, [job.id for job in without])
-    rated = [(job, rating[0]) for job in without if (rating := ratings[job.model])]
-    return [
-        _Need(job, accounts[job.account_id], _first(platform, job, rating, bound.get(job.id)))
-        for job, rating in rated
-    ]
-
-
-def _first(platform: Platform, job: Queued, rating_gflops: int, bound: Binding | None) -> int:
-    rate = units.tier_rate(rating_gflops, job.tier_permille) * job.count
-    return bindings.first_hold(first_slice(rate, job.grace_ms, platform.slices), bound)
-
-
-def _shortages(tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
-    """Which of `needs`, served in order, would find too little; nothing is changed."""
-    ids = sorted({account for need in needs for account in need.ledger_accounts})
-    rows = {row.id: row for row in tx.all(LedgerAccount, "balances_read", ids=ids)}
-    balances = Balances({row.id: ledger.as_balance(row) for row in rows.values()})
-    blocked: dict[str, Wait] = {}
-    for need in needs:
-        account = need.account
-        shortage = open_hold(account.wallet_id, account.limit_ids, need.wanted_gflop, balances)
-        if shortage is not None:
-            path = rows[shortage.account].path
-            blocked[need.job.id] = jobs.shortage_wait(path, account, shortage)
-    return blocked
-
-
-def _open_holds(platform: Platform, tx: Tx, needs: Sequence[_Need]) -> dict[str, Wait]:
-    """Open them for real: jobs are locked first (one may have been cancelled), then balances."""
-    locked = tx.all(Name, "jobs_lock_queued", ids=[need.job.id for need in needs])
-    still = {row.id for row in locked}
-    ledger.lock_balances(tx, (a for need in needs for a in need.ledger_accounts))
-    blocked: dict[str, Wait] = {}
-    for need in needs:
-        job, account = need.job, need.account
-        if job.id not in still:
-            continue
-        short = jobs.set_aside(platform, tx, account, job.id, need.wanted_gflop)
-        if short is not None:
-            row = tx.all(LedgerAccount, "balances_read", ids=[short.account])[0]
-            blocked[job.id] = jobs.shortage_wait(row.path, account, short)
-    return blocked
-
-
-def _apply(
-    platform: Platform,
-    tx: Tx,
-    plan: Plan,
-    queued: dict[str, Queued],
-    devices: Sequence[DeviceRow],
-    now: datetime,
-) -> list[StartOrder]:
-    orders = _write_attempts(platform, tx, plan.starts, devices, now) if plan.starts else []
-    views = {name: _wait_view(wait, queued[name]) for name, wait in plan.waits.items()}
-    news = {name: view for name, view in views.items() if view != queued[name].waiting}
-    if news:
-        tx.run("jobs_waiting", jobs=list(news), waiting=[json(view) for view in news.values()])
-    return orders
-
-
-def _wait_view(wait: Wait, job: Queued) -> dict[str, Any]:
-    text = wait.text
-    if job.stop_reason is not None:
-        text = f"stopped before ({job.stop_reason}) and waits to go on: {text}"
-    return {"code": wait.code.value, "text": text, "remedy": wait.remedy, "data": dict(wait.data)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Intent:
-    """One start as it is recorded before the engine is called."""
-
-    attempt_id: str
-    job: Job
-    start: Start
-    first: DeviceRow
-    rating: tuple[int, str]
-    billed_gflops: int
-    lease: Lease
-
-
-def _write_attempts(
-    platform: Platform,
-    tx: Tx,
-    starts: Sequence[Start],
-    devices: Sequence[DeviceRow],
-    now: datetime,
-) -> list[StartOrder]:
-    """Record the intent to start: attempts, allocations, leases. The engine is called after."""
-    intents = _intents(platform, tx, starts, devices)
-    tx.run(
-        "attempts_insert",
-        ids=[i.attempt_id for i in intents],
-        jobs=[i.job.id for i in intents],
-        devices=[len(i.start.devices) for i in intents],
-        makes=[i.first.make for i in intents],
-        models=[i.first.model for i in intents],
-        kinds=[i.first.kind for i in intents],
-        ratings=[i.rating[0] for i in intents],
-        billed=[i.billed_gflops for i in intents],
-        bases=[i.rating[1] for i in intents],
-        leases=[i.lease.held_ms_max for i in intents],
-        isolation=platform.engine.capabilities().isolation,
-        now=now,
-    )
-    placed = [(i.attempt_id, device) for i in intents for device in i.start.devices]
-    tx.run(
-        "allocations_insert",
-        attempts=[a for a, _ in placed],
-        devices=[d for _, d in placed],
-        now=now,
-    )
-    tx.run("jobs_state", ids=[i.job.id for i in intents], state="starting")
-    return [_order(platform, i.job, i.attempt_id, i.start.devices, i.lease) for i in intents]
-
-
-def _intents(
-    platform: Platform, tx: Tx, starts: Sequence[Start], devices: Sequence[DeviceRow]
-) -> list[_Intent]:
-    """The starts of jobs that are still queued, each within what its hold sets aside."""
-    ids = [start.job_id for start in starts]
-    locked = {job.id: job for job in tx.all(Job, "jobs_lock", ids=ids)}
-    holds = {hold.job_id: hold for hold in tx.all(Hold, "holds_open_of", jobs=ids)}
-    bound = bindings.of_jobs(tx, [job.id for job in locked.values() if job.quote_id])
-    by_name = {d.device: d for d in devices}
-    intents = []
-    for start in starts:
-        job = locked.get(start.job_id)
-        if job is None or job.state != "queued" or job.cancelled_by is not None:
-            continue
-        hold, rating = holds.get(job.id), matching.rating_of(job.model, devices)
-        if hold is None or rating is None:  # the round starts no job without both
-            raise RuntimeError(f"{job.id} was to start without a hold or a rating")
-        billed = units.tier_rate(rating[0], job.tier_permille)
-        ahead = hold.reserved_gflop + bindings.pledged_gflop(bound.get(job.id), hold.reserved_gflop)
-        lease = Lease(1, units.held_ms_within(billed, ahead))
-        first = by_name[start.devices[0]]
-        intents.append(_Intent(platform.new_id("att"), job, start, first, rating, billed, lease))
-    return intents
-
-
-def _order(
-    platform: Platform, job: Job, attempt_id: str, devices: tuple[str, ...], lease: Lease
-) -> StartOrder:
-    spec = from_document(job.spec)
-    files = None if job.upload_id is None else platform.uploads / f"{job.upload_id}.tar.gz"
-    memory = spec.resources.memory_gib
-    return StartOrder(
-        job_id=job.id,
-        attempt_id=attempt_id,
-        devices=devices,
-        lease=lease,
-        argv=spec.argv,
-        script=_script(spec.setup, spec.run),
-        env=dict(spec.envs),
-        files=files,
-        checkpoint_signal=spec.checkpoint.signal if spec.checkpoint else "SIGTERM",
-        grace_ms=job.grace_ms,
-        wall_ms=job.wall_ms,
-        tick_ms=PROBE_TICK_MS if job.probe else 1_000,
-        network=spec.resources.network,
-        memory_mib=None if memory is None else round(memory * 1_024),
-        progress_pattern=spec.progress.pattern if spec.progress else None,
-        progress_total=_progress_total(spec),
-    )
-
-
-def _progress_total(spec: JobSpec) -> float | None:
-    """What a pattern without a total of its own holds progress against."""
-    if spec.progress is None or spec.progress.total is not None:
-        return None if spec.progress is None else spec.progress.total
-    return spec.workload.steps
-
-
-def _script(setup: str | None, run: str | None) -> str | None:
-    if run is None:
-        return None
-    return run if setup is None else f"{setup}\n{run}"
-
-
-def _start(platform: Platform, order: StartOrder) -> None:
-    try:
-        platform.engine.start(order)
-    except StartFailed as failed:
-        _start_failed(platform, order.attempt_id, str(failed))
-    except OSError as error:
-        # A broken machine is not the job's fault: it is tried again.
-        log.exception("engine_start_failed", attempt_id=order.attempt_id)
-        text = f"its machine could not begin it: {error.strerror or error}"
-        _start_failed(platform, order.attempt_id, text, EndReason.NOT_BEGUN)
-    except Exception as error:
-        # A bug in the engine: this job must not stop everybody else's.
-        log.exception("engine_start_failed", attempt_id=order.attempt_id)
-        platform.engine.signal(order.attempt_id, Action.KILL)
-        text = f"the engine failed to start it: {type(error).__name__}; see the platform's log"
-        _start_failed(platform, order.attempt_id, text)
-
-
-def _start_failed(
-    platform: Platform, attempt_id: str, text: str, reason: EndReason = EndReason.START_FAILED
-) -> None:
-    with platform.store.transaction() as tx:
-        attempt = tx.one(Attempt, "attempt_lock", id=attempt_id)
-        if attempt is not None and attempt.state != "ended":
-            _end(tx, {attempt_id: Exit(reason, text=text)}, platform.now())
 
 
 # --- stop, lapse, recover --------------------------------------------------------------------
@@ -632,7 +299,7 @@ def recover(platform: Platform) -> int:
     for attempt, job, devices in live:
         lease = Lease(attempt.lease_seq, attempt.lease_held_ms)
         if attempt.state == "starting" and attempt.cursor == 0:
-            _start(platform, _order(platform, job, attempt.id, devices, lease))
+            start_attempt(platform, order_for(platform, job, attempt.id, devices, lease))
         platform.engine.set_lease(attempt.id, lease)
         if attempt.stop_asked is not None:
             platform.engine.signal(attempt.id, Action.STOP)

@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from dusuan.app import quotes, retention, rounds
+from dusuan.app import placing, quotes, retention, rounds
 from dusuan.app.context import Platform
 from dusuan.store.leadership import Leadership, NotOurs, candidate
 
@@ -226,5 +226,5 @@ def step(platform: Platform) -> bool:
     # 5. Quote: probes that have ended become menus.
     quotes.finish_probed(platform)
     # 6. Schedule: start what can start; every other job gets its reason.
-    started = rounds.run_schedule(platform)
+    started = placing.run_schedule(platform)
     return bool(settled or started or rounds.live(platform))

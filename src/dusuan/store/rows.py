@@ -212,6 +212,10 @@ class Job:
     finished_at: datetime | None
     files_removed_at: datetime | None
     tier_permille: int
+    tier: str
+    expected_ms: int | None
+    queued_at: datetime | None
+    claim: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +242,44 @@ class Queued:
     waiting: Mapping[str, Any] | None
     held: bool
     tier_permille: int
+    tier: str
+    wall_ms: int | None
+    expected_ms: int | None
+    requeues: bool
+    claim: list[str] | None
+    queued_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A job that has devices, and what a scheduling round reads of it."""
+
+    id: str
+    account_id: str
+    tier: str
+    grace_ms: int
+    wall_ms: int | None
+    expected_ms: int | None
+    requeues: bool
+    probe: bool
+    attempt_id: str
+    stop_asked: str | None
+    since: datetime
+    devices: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareRow:
+    """What an account is guaranteed and has used."""
+
+    id: str
+    parent_id: str | None
+    path: str
+    weight: float
+    quota_devices: int | None
+    borrow_devices: int | None
+    usage_ms: float
+    usage_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,8 +303,14 @@ CREATE TABLE job (
     submitted_at timestamptz NOT NULL,
     finished_at  timestamptz,
     files_removed_at timestamptz,
-    tier_permille integer NOT NULL DEFAULT 1000 CHECK (tier_permille > 0)
+    tier_permille integer NOT NULL DEFAULT 1000 CHECK (tier_permille > 0),
+    tier         text NOT NULL DEFAULT 'standard' CHECK (tier IN ('reserved', 'standard', 'spot')),
+    expected_ms  bigint CHECK (expected_ms > 0),
+    queued_at    timestamptz,
+    claim        text[]
 );
+CREATE INDEX job_similar ON job (account_id, model, count, finished_at DESC)
+    WHERE state = 'succeeded' AND NOT probe;
 CREATE INDEX job_files ON job (finished_at)
     WHERE finished_at IS NOT NULL AND files_removed_at IS NULL;
 CREATE INDEX job_open ON job (state)
@@ -504,3 +510,20 @@ INSERT INTO ledger_account (path, unit, floor) VALUES
     ('house/borne', 'gflop', NULL);
 INSERT INTO price_version (tiers, created_at)
 VALUES ('{"reserved": 1000, "standard": 1000, "spot": 1000}', '2026-01-01T00:00:00Z');
+
+-- What the scheduler saw and decided, round by round, for replay.
+CREATE TABLE round_log (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at       timestamptz NOT NULL,
+    document jsonb NOT NULL
+);
+
+-- What accounts are guaranteed of the pool, and the device-time that they and all below used.
+CREATE TABLE account_share (
+    account_id     text PRIMARY KEY REFERENCES account,
+    weight         double precision NOT NULL DEFAULT 1 CHECK (weight > 0),
+    quota_devices  integer CHECK (quota_devices >= 0),
+    borrow_devices integer CHECK (borrow_devices >= 0),
+    usage_ms       double precision NOT NULL DEFAULT 0,
+    usage_at       timestamptz
+);

@@ -24,13 +24,60 @@ class DeviceSlot:
     ready: bool = True
     rated: bool = True
     holder: str | None = None
+    gflops: int = 0
+
+
+TIERS = ("reserved", "standard", "spot")  # the first goes first
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that has devices, or has been promised exactly these and waits for their last holder.
+
+    `since_ms` is Unix time; `expected_ms` what the whole attempt is expected to take, and
+    `limit_ms` the most it may (UNKNOWN: nobody knows). Only a `preemptible` one is ever stopped for
+    another.
+    """
+
+    job_id: str
+    devices: tuple[str, ...]
+    since_ms: int = 0
+    expected_ms: int = UNKNOWN
+    limit_ms: int = UNKNOWN
+    tier: str = "standard"
+    owner: str = ""
+    preemptible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an account may use of the pool, in whole devices; None: no limit, no guarantee.
+
+    `quota` is guaranteed to it and all below it, `borrow` is how much more it may use of what
+    others leave idle. `usage_ms` is the device-time of it and all below, faded up to `usage_at_ms`.
+    """
+
+    account: str
+    parent: str | None = None
+    weight: float = 1.0
+    quota: int | None = None
+    borrow: int | None = None
+    usage_ms: float = 0.0
+    usage_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The pool at one moment, devices in a stable order."""
+    """The pool at one moment: devices in a stable order, who holds them, and who may use how much.
+
+    A device that a job outside `running` holds is not free, and nobody knows until when.
+    """
 
     devices: tuple[DeviceSlot, ...]
+    running: tuple[RunningJob, ...] = ()
+    shares: tuple[Share, ...] = ()
+    preempted_last_hour: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +89,25 @@ class Request:
     model: str | None = None
 
 
+def matches(request: Request, device: DeviceSlot) -> bool:
+    """Whether `device` is of the kind and model that `request` names, if it names any."""
+    return request.kind in (None, device.kind) and request.model in (None, device.model)
+
+
+def usable(device: DeviceSlot) -> bool:
+    """Whether a job can be started on `device` and metered there."""
+    return device.ready and device.rated
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
     """A job that waits. `order` is the order of submission; a higher `priority` goes first.
 
     `blocked` is a reason from outside the pool (such as the balance) that keeps it from starting
     whatever is free; such a job holds back nobody. Nor does one that `yields`: it takes what is
-    free in its turn, and lets later jobs have what it cannot use. `owner` is who may read its id.
+    free in its turn, and lets later jobs have what it cannot use. `owner` is its account, whose
+    members may read its id. Times are milliseconds, as in `RunningJob`; `waits_since_ms` is its
+    submission, or when it was queued again.
     """
 
     job_id: str
@@ -58,6 +117,12 @@ class QueuedJob:
     blocked: Wait | None = None
     yields: bool = False
     owner: str = ""
+    waits_since_ms: int = 0
+    expected_ms: int = UNKNOWN
+    limit_ms: int = UNKNOWN
+    deadline_ms: int = UNKNOWN  # Unix time
+    tier: str = "standard"
+    preemptible: bool = False
 
 
 class WaitCode(StrEnum):
@@ -71,6 +136,8 @@ class WaitCode(StrEnum):
     BALANCE = "balance"  # the account cannot set aside the first slice
     BUDGET = "budget"  # an account above has reached its ceiling
     TROUBLE = "trouble"  # the engine can start nothing now; its operator has to help
+    QUOTA = "quota"  # an account above uses all it is guaranteed and may borrow
+    PREEMPTING = "preempting"  # its devices are chosen; whoever has them is saving their state
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +167,15 @@ class Preempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Resize:
-    """Give the running `job_id` these devices instead of those it has."""
-
-    job_id: str
-    devices: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How a round decides, as data. `order` names the queue order; later parts join it here."""
-
-    name: str = "priority"
-    order: str = "priority"
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a round decided. `waits` holds the reason for every job that does not start."""
+    """What a round decided. `waits` holds the reason for every job that does not start now.
+
+    `claims` are starts on devices that those in `preemptions` have to leave first. `expected_ms` is
+    when a waiting job is expected to start (Unix time), for those that a reservation was made for.
+    """
 
     starts: tuple[Start, ...] = ()
     waits: Mapping[str, Wait] = field(default_factory=dict)
     preemptions: tuple[Preempt, ...] = ()
-    resizes: tuple[Resize, ...] = ()
+    claims: tuple[Start, ...] = ()
+    expected_ms: Mapping[str, int] = field(default_factory=dict)

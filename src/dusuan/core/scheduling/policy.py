@@ -123,6 +123,18 @@ POLICIES: Mapping[str, PolicyParts] = {
         PolicyParts("sjf-backfill", order=("shortest",), backfill="easy"),
         PolicyParts("srtf", order=("shortest",), backfill="skip", preempt=("order",), margin=0.1),
         PolicyParts("las", order=("attained",), backfill="skip", preempt=("order",)),
+        PolicyParts(
+            "centre",
+            order=("tier", "fair", "priority", "shortest"),
+            backfill="easy",
+            preempt=("tier", "quota"),
+            predict="last2",
+            quota=True,
+            run_min_s=60.0,
+            preempt_per_hour=120,
+            overdue_s=2 * 86400.0,
+            gate_s=4 * 86400.0,
+        ),
         PolicyParts("fair", order=("tier", "fair"), backfill="easy", quota=True),
         PolicyParts(
             "dusuan",

@@ -74,10 +74,20 @@ WHERE j.quote_id = %(quote_id)s AND j.probe ORDER BY j.count
 -- name: job_insert
 INSERT INTO job (id, account_id, member_id, name, spec, upload_id, quote_id, plan_id, probe, state,
                  kind, model, count, priority, grace_ms, wall_ms, requeues, balance_before_gflop,
-                 submitted_at, tier_permille)
+                 submitted_at, queued_at, tier_permille, tier, expected_ms)
 VALUES (%(id)s, %(account_id)s, %(member_id)s, %(name)s, %(spec)s, %(upload_id)s, %(quote_id)s,
         %(plan_id)s, %(probe)s, 'queued', %(kind)s, %(model)s, %(count)s, %(priority)s,
-        %(grace_ms)s, %(wall_ms)s, %(requeues)s, %(balance)s, %(now)s, %(tier_permille)s)
+        %(grace_ms)s, %(wall_ms)s, %(requeues)s, %(balance)s, %(now)s, %(now)s,
+        %(tier_permille)s, %(tier)s, %(expected_ms)s)
+
+-- name: job_similar_ms
+-- How long the last two jobs of the account ran that asked for the same (Tsafrir et al., 2007).
+SELECT round(avg(ran.ms))::bigint AS id FROM (
+    SELECT sum(a.held_ms / a.devices) AS ms FROM job j JOIN attempt a ON a.job_id = j.id
+    WHERE j.account_id = %(account_id)s AND j.model = %(model)s AND j.count = %(count)s
+      AND j.state = 'succeeded' AND NOT j.probe
+    GROUP BY j.id ORDER BY max(j.finished_at) DESC LIMIT 2) ran
+HAVING count(*) > 0
 
 -- name: job_by_id
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
@@ -104,16 +114,21 @@ ORDER BY j.position DESC LIMIT %(limit)s
 -- name: jobs_queued
 -- What a round reads of every job that waits: never its spec.
 SELECT j.id, j.position, j.account_id, j.kind, j.model, j.count, j.priority, j.grace_ms,
-       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held, j.tier_permille
+       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held, j.tier_permille,
+       j.tier, j.wall_ms, j.expected_ms, j.requeues, j.claim,
+       coalesce(j.queued_at, j.submitted_at) AS queued_at
 FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL
 WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
+
+-- name: job_queued_any
+SELECT id FROM job WHERE state = 'queued' LIMIT 1
 
 -- name: jobs_lock_queued
 -- Jobs are locked before balances, here as by whoever cancels one.
 SELECT id FROM job WHERE id = ANY(%(ids)s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE
 
 -- name: jobs_state
-UPDATE job SET state = %(state)s, waiting = NULL WHERE id = ANY(%(ids)s)
+UPDATE job SET state = %(state)s, waiting = NULL, claim = NULL WHERE id = ANY(%(ids)s)
 
 -- name: jobs_waiting
 -- Only rows whose reason has changed are written.
@@ -123,13 +138,68 @@ WHERE j.id = d.id AND j.state = 'queued' AND j.waiting IS DISTINCT FROM d.waitin
 
 -- name: jobs_finish
 UPDATE job j SET state = d.state, stop_reason = d.stop_reason, finished_at = %(now)s,
-       waiting = NULL, balance_after_gflop = l.posted_cr - l.posted_dr
+       waiting = NULL, claim = NULL, balance_after_gflop = l.posted_cr - l.posted_dr
 FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[]) AS d (id, state, stop_reason),
      account a JOIN ledger_account l ON l.id = a.wallet_id
 WHERE j.id = d.id AND a.id = j.account_id
 
+-- name: jobs_placed
+-- Jobs that have devices, and which; what a round needs to know of them.
+SELECT j.id, j.account_id, j.tier, j.grace_ms, j.wall_ms, j.expected_ms, j.requeues, j.probe,
+       a.id AS attempt_id, a.stop_asked, coalesce(a.started_at, a.created_at) AS since,
+       array_agg(l.device ORDER BY l.device) AS devices
+FROM attempt a JOIN job j ON j.id = a.job_id
+JOIN allocation l ON l.attempt_id = a.id AND l.to_at IS NULL
+WHERE a.state <> 'ended' GROUP BY j.id, a.id ORDER BY j.id
+
+-- name: shares_of
+-- The accounts named and all above them, as the scheduler reads them.
+SELECT c.id, c.parent_id, c.path, coalesce(s.weight, 1) AS weight, s.quota_devices,
+       s.borrow_devices, coalesce(s.usage_ms, 0) AS usage_ms, s.usage_at
+FROM account c LEFT JOIN account_share s ON s.account_id = c.id
+WHERE c.id IN (SELECT unnest(lineage) FROM account WHERE id = ANY(%(accounts)s)) ORDER BY c.id
+
+-- name: share_set
+INSERT INTO account_share (account_id, weight, quota_devices, borrow_devices)
+VALUES (%(account_id)s, %(weight)s, %(quota)s, %(borrow)s)
+ON CONFLICT (account_id) DO UPDATE SET weight = EXCLUDED.weight,
+    quota_devices = EXCLUDED.quota_devices, borrow_devices = EXCLUDED.borrow_devices
+
+-- name: accounts_used
+-- Device-time on top of what has faded since the last time.
+INSERT INTO account_share AS s (account_id, usage_ms, usage_at)
+SELECT above.id, sum(u.ms), %(now)s
+FROM unnest(%(accounts)s::text[], %(ms)s::bigint[]) AS u (account_id, ms)
+JOIN account a ON a.id = u.account_id CROSS JOIN unnest(a.lineage) AS above (id)
+GROUP BY above.id ORDER BY above.id
+ON CONFLICT (account_id) DO UPDATE SET usage_at = EXCLUDED.usage_at,
+    usage_ms = EXCLUDED.usage_ms + s.usage_ms * CASE
+        WHEN s.usage_at IS NULL OR %(half_life_s)s::float8 = 0 THEN 1
+        ELSE power(0.5, extract(epoch FROM EXCLUDED.usage_at - s.usage_at) / %(half_life_s)s) END
+
+-- name: preempted_since
+SELECT count(*) AS id FROM attempt
+WHERE stop_asked = 'preempted' AND (ended_at IS NULL OR ended_at >= %(since)s)
+
+-- name: jobs_claim
+UPDATE job j SET claim = string_to_array(d.claim, E'\x1f'), waiting = d.waiting
+FROM unnest(%(ids)s::text[], %(claims)s::text[], %(waiting)s::jsonb[]) AS d (id, claim, waiting)
+WHERE j.id = d.id AND j.state = 'queued'
+
+-- name: attempts_preempted
+-- Only those that still run; whoever was told to stop before stops for that reason.
+UPDATE attempt SET stop_asked = 'preempted', state = 'stopping'
+WHERE job_id = ANY(%(jobs)s) AND state <> 'ended' AND stop_asked IS NULL
+RETURNING id AS id
+
+-- name: round_log_insert
+INSERT INTO round_log (at, document) VALUES (%(now)s, %(document)s)
+
+-- name: round_log_page
+SELECT id, document FROM round_log WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+
 -- name: jobs_requeue
-UPDATE job j SET state = 'queued', stop_reason = d.stop_reason
+UPDATE job j SET state = 'queued', stop_reason = d.stop_reason, queued_at = %(now)s
 FROM unnest(%(ids)s::text[], %(reasons)s::text[]) AS d (id, stop_reason) WHERE j.id = d.id
 
 -- name: job_cancel

@@ -181,7 +181,7 @@ def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
         if job(s, j).milli == WHOLE and to_be_had(s, n) < job(s, j).devices:
             continue
         cost = cost_on(s, rules, n, j, now)
-        if cost < least:
+        if cost < least and s.victims > 0:  # with none it fits, on what is reserved for another
             best, least, count = n, cost, s.victims
     if best < 0:
         return False
