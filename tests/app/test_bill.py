@@ -327,7 +327,16 @@ def test_more_devices_than_there_are_and_unknown_ones_are_refused(desk: Desk) ->
     assert OPERATOR.operator
 
 
-def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason", "said"),
+    [
+        (RuntimeError("a bug"), "start_failed", "RuntimeError"),
+        (OSError(28, "No space left on device"), "not_begun", "No space left"),
+    ],
+)
+def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(
+    desk: Desk, fault: Exception, reason: str, said: str
+) -> None:
     desk.account(gflop=100_000)
     poison = desk.submit("acme", Behaviour(run_ms=1_000))
     other = desk.submit("acme", Behaviour(run_ms=1_000))
@@ -335,14 +344,14 @@ def test_an_engine_that_breaks_on_one_job_does_not_stop_the_others(desk: Desk) -
 
     def breaks(order: StartOrder) -> None:
         if order.job_id == poison:
-            raise OSError("no space left on device")
+            raise fault
         start(order)
 
     desk.platform.engine.start = breaks
     desk.run(3)
     assert desk.state(other) == "succeeded"
-    assert (desk.state(poison), desk.show(poison)["stop_reason"]) == ("failed", "start_failed")
-    assert "OSError" in desk.show(poison)["attempts"][0]["text"]
+    assert (desk.state(poison), desk.show(poison)["stop_reason"]) == ("failed", reason)
+    assert said in desk.show(poison)["attempts"][0]["text"]
     assert desk.receipt(poison)["charge_fen"] == 0
     desk.assert_clean()
 

@@ -63,6 +63,18 @@ def set_budget(call: Calling, body: models.Budget, key: IdempotencyKey = None) -
     )
 
 
+@router.post("/accounts/quota", response_model=models.Made, response_model_exclude_unset=True)
+def set_quota(call: Calling, body: models.Quota, key: IdempotencyKey = None) -> Answer:
+    """Guarantee an account a part of the pool, say how much it may borrow, and its fair weight."""
+    return call.once(
+        key,
+        body,
+        lambda tx: tenants.set_quota(
+            tx, call.actor, body.path, quota=body.quota, borrow=body.borrow, weight=body.weight
+        ),
+    )
+
+
 @router.get("/members", response_model=models.MemberList, response_model_exclude_unset=True)
 def list_members(call: Calling, account: Annotated[models.Text, Query()]) -> Answer:
     """The members of an account's organisation, with their roles."""

@@ -128,6 +128,28 @@ def _ledger_account(tx: Tx, path: str, unit: str, *, rollup: bool, floor: int | 
     return row.id
 
 
+def set_quota(
+    tx: Tx,
+    actor: Actor,
+    path: str,
+    *,
+    quota: int | None,
+    borrow: int | None,
+    weight: float,
+) -> dict[str, Any]:
+    """What an account and all below it may use of the pool, in whole devices. Operators only.
+
+    `quota` is guaranteed: others that borrow give it back when it is asked for. `borrow`: how much
+    more it may use of what is idle. None: no limit, and no guarantee. `weight`: its part of what is
+    shared out among its siblings.
+    """
+    operator_only(actor)
+    account = account_for(tx, actor, path, Need.READ)
+    tx.run("share_set", account_id=account.id, weight=weight, quota=quota, borrow=borrow)
+    tx.wake()
+    return {"id": account.id, "path": path, "quota": quota, "borrow": borrow, "weight": weight}
+
+
 def set_budget(tx: Tx, actor: Actor, path: str, budget_gflop: int | None) -> dict[str, Any]:
     """From now on, `path` and all below may spend `budget_gflop` more; None lifts the ceiling.
 

@@ -26,10 +26,11 @@ def register(app: typer.Typer) -> None:
     org = typer.Typer(help="Organisations.", no_args_is_help=True)
     org.command("create")(org_create)
     org.command("list")(org_list)
-    account = typer.Typer(help="Accounts and their budgets.", no_args_is_help=True)
+    account = typer.Typer(help="Accounts, their budgets and quotas.", no_args_is_help=True)
     account.command("create")(account_create)
     account.command("list")(account_list)
     account.command("budget")(account_budget)
+    account.command("quota")(account_quota)
     member = typer.Typer(help="Members and their roles.", no_args_is_help=True)
     member.command("add")(member_add)
     member.command("list")(member_list)
@@ -107,6 +108,25 @@ def account_budget(
         budget = None if degrees is None else gflop_of(degrees)
         body = {"path": path, "budget_gflop": budget}
         s.show(s.client.post("/v1/accounts/budget", body), render.made)
+
+
+def account_quota(
+    ctx: typer.Context,
+    path: str,
+    devices: Annotated[
+        int | None, typer.Option(min=0, help="Guaranteed devices; without it there is no limit.")
+    ] = None,
+    borrow: Annotated[
+        int | None, typer.Option(min=0, help="How many more it may use of what is idle.")
+    ] = None,
+    weight: Annotated[float, typer.Option(min=1e-6, help="Its part among its siblings.")] = 1.0,
+    as_json: Json = False,
+    data: Data = None,
+) -> None:
+    """Guarantee an account and all below it a part of the pool. For the operator."""
+    with command(ctx, as_json, data) as s:
+        body = {"path": path, "quota": devices, "borrow": borrow, "weight": weight}
+        s.show(s.client.post("/v1/accounts/quota", body), render.made)
 
 
 def member_add(

@@ -1,0 +1,78 @@
+"""Quota, fair share, spot and claims, through the database and the loop."""
+
+from __future__ import annotations
+
+from tests.app.conftest import Desk
+
+from dusuan.app import jobs, tenants
+from dusuan.sim.engine import Behaviour
+
+LONG = Behaviour(run_ms=600_000, stop_code=0)
+
+
+def spot(desk: Desk, path: str, cores: int, **keys: object) -> str:
+    return desk.submit(
+        path, LONG, resources={"accelerators": f"cpu:{cores}"}, goal={"tier": "spot"}, **keys
+    )
+
+
+def test_spot_is_stopped_for_a_standard_job_and_goes_on_after_it(desk: Desk) -> None:
+    desk.account(gflop=10_000_000)
+    cheap = spot(desk, "acme", 2)
+    desk.run(61)
+    assert desk.state(cheap) == "running"
+    dear = desk.submit("acme", Behaviour(run_ms=3_000), resources={"accelerators": "cpu:1"})
+    desk.step()
+    assert desk.state(cheap) == "stopping"
+    waiting = desk.show(dear)["waiting"]
+    assert waiting["code"] == "preempting"
+    desk.run(1)
+    assert desk.state(dear) == "running"
+    assert (desk.state(cheap), desk.show(cheap)["stop_reason"]) == ("queued", "preempted")
+    desk.run(5)
+    assert desk.state(dear) == "succeeded"
+    assert desk.state(cheap) == "running"  # from the start: it never said how it saves its state
+    assert len(desk.show(cheap)["attempts"]) == 2
+    desk.assert_clean()
+
+
+def test_a_claim_outlives_the_service_and_ends_with_its_job(desk: Desk) -> None:
+    desk.account(gflop=10_000_000)
+    slow = desk.submit(
+        "acme",
+        Behaviour(run_ms=600_000, ignores_signal=True),
+        resources={"accelerators": "cpu:2"},
+        goal={"tier": "spot"},
+    )
+    desk.run(61)
+    dear = desk.submit("acme", Behaviour(run_ms=3_000), resources={"accelerators": "cpu:1"})
+    later = desk.submit("acme", Behaviour(run_ms=3_000), resources={"accelerators": "cpu:1"})
+    desk.step(3)
+    assert desk.show(dear)["waiting"]["code"] == "preempting"
+    desk.call(jobs.cancel, dear)
+    desk.run(3)  # the grace of the one that does not listen
+    assert desk.state(dear) == "cancelled"
+    assert desk.state(later) in ("running", "succeeded")
+    assert desk.state(slow) != "stopping"
+    desk.run(8)
+    desk.assert_clean()
+
+
+def test_a_department_takes_back_its_guaranteed_share(desk: Desk) -> None:
+    desk.account()
+    for name in ("vision", "speech"):
+        desk.account(f"acme/{name}", gflop=10_000_000)
+    desk.ask(tenants.set_quota, "acme/vision", quota=2, borrow=0, weight=1.0)
+    desk.ask(tenants.set_quota, "acme/speech", quota=0, borrow=2, weight=1.0)
+    saving = {"checkpoint": {"signal": "SIGUSR1", "grace": "1s"}}
+    guest = desk.submit("acme/speech", LONG, resources={"accelerators": "cpu:2"}, **saving)
+    desk.run(61)
+    assert desk.state(guest) == "running"  # idle devices are lent
+    own = desk.submit("acme/vision", Behaviour(run_ms=2_000), resources={"accelerators": "cpu:2"})
+    desk.run(2)
+    assert desk.state(own) == "running"
+    assert desk.show(guest)["stop_reason"] == "preempted"
+    greedy = desk.submit("acme/vision", LONG, resources={"accelerators": "cpu:1"})
+    desk.step()
+    assert desk.show(greedy)["waiting"]["code"] in ("quota", "capacity")
+    desk.assert_clean()
