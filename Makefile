@@ -29,6 +29,7 @@ $(STAMP): uv.lock pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv sync --locked --quiet --inexact --python $(BIN)/python
+	$(BIN)/python -m dusuan.core.scheduling.warm
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -22,7 +22,7 @@ from typing import Any
 from dusuan.cli import LauncherError, build
 from dusuan.service.datadir import DataDir, DataDirProblem
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 300.0  # the first start compiles the scheduling rules
 STOP_TIMEOUT_S = 30.0
 
 Report = Callable[[str], None]

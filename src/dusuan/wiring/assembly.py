@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from dusuan.app import access, calibrations, pool, tenants, wallets
 from dusuan.app.context import Platform
 from dusuan.cli import LauncherError
 from dusuan.core.planning.menu import Site
+from dusuan.core.scheduling.warm import is_warm, warm
 from dusuan.engines.local import LocalEngine
 from dusuan.engines.local.calibration import Uncalibrated
 from dusuan.facts.library import library
@@ -112,6 +114,7 @@ def assemble(start: Start, report: Report) -> Running:
     if not start.standby:
         data.status.unlink(missing_ok=True)  # of one that was killed: its pid may be another's
     listener = _listen(start.port)
+    _compile_rules(report)
     report("starting the database")
     embedded = None if start.database else EmbeddedPostgres(data.postgres)
     try:
@@ -151,6 +154,13 @@ def _put_together(
     app = create_app(platform, _hooks(engine, ratings, service, closing))
     running = Running(data, share, listener, embedded, url, platform, service, app, closing)
     return running
+
+
+def _compile_rules(report: Report) -> None:
+    """Once for each version of the scheduling rules, in a process of its own; see `warm.py`."""
+    if not is_warm():
+        report("compiling the scheduling rules; this takes a minute, once")
+        subprocess.run([sys.executable, "-m", warm.__module__], check=False)
 
 
 def _engine_of_host(data: DataDir) -> LocalEngine:
