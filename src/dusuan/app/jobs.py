@@ -166,7 +166,7 @@ def submit_plan(
         wall_ms=wall_ms(spec),
         terms=bindings.terms_of(quote, plan, spec.name),
         tier_permille=plan.get("tier_permille", 1_000),
-        expected_ms=round(plan["finish_p50_s"] * 1_000) or None,
+        expected_ms=round((plan["finish_p50_s"] or 0) * 1_000) or None,
     )
     job_id = insert_job(platform, tx, actor, account, order, devices)
     return {"job_id": job_id, "state": "queued", "plan_id": plan["plan_id"], "warnings": []}
