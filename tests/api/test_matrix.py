@@ -63,10 +63,6 @@ TABLE: dict[str, Row] = {
     "POST /v1/orgs": Row(MAKES, {"name": "new-{n}"}),
     "POST /v1/packages": Row(MAKES, {"name": "p{n}", "gflop": 1, "price_fen": 1}),
     "POST /v1/prices": Row(MAKES, {"spot": 500}),
-    "GET /v1/catalog/overrides": Row(ANYONE),
-    "POST /v1/catalog/overrides": Row(
-        MAKES, {"device": "H100-SXM5-80GB", "field": "tdp_w", "value": 700, "source": "its label"}
-    ),
     "POST /v1/payments": Row(MAKES, {"account": "acme/main", "fen": 1}),
     # Lists hold what the caller may see; `test_lists_hold_nothing_of_others` looks inside.
     "GET /v1/orgs": Row(ANYONE),

@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from dusuan.store import _privileges
 from dusuan.store import _server_files as files
@@ -321,7 +321,9 @@ def _ensure_database(url: str) -> None:
     with psycopg.connect(administration, autocommit=True, connect_timeout=5) as connection:
         found = connection.execute("select 1 from pg_database where datname = %s", [DATABASE])
         if found.fetchone() is None:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+            # A launcher that was killed may have left its own attempt running in the server.
+            with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
 
 
 def _server_environment() -> dict[str, str]:
