@@ -16,7 +16,7 @@ from dusuan.sim.engine import Behaviour
 def person(desk: Desk, name: str, role: str, path: str = "acme") -> Actor:
     """A member with a role, as their key says."""
     desk.call(tenants.add_member, name, path, role)
-    key = desk.call(tenants.create_key, path.partition("/")[0], name, None)["key"]
+    key = desk.call(tenants.create_key, path.partition("/")[0], name)["key"]
     return access.actor_of(
         access.find_key(desk.platform, access.hash_key(key)), desk.platform.now()
     )
@@ -37,14 +37,14 @@ def refused(desk: Desk, actor: Actor, verb: Any, *args: Any) -> str:
 def test_an_admin_does_not_act_as_or_on_an_owner(desk: Desk) -> None:
     desk.account()
     owner, admin = person(desk, "olga", "owner"), person(desk, "adam", "admin")
-    assert refused(desk, admin, tenants.create_key, "acme", "olga", None) == "forbidden"
+    assert refused(desk, admin, tenants.create_key, "acme", "olga") == "forbidden"
     assert refused(desk, admin, tenants.revoke_key, owner.key_id) == "forbidden"
     assert refused(desk, admin, tenants.add_member, "olga", "acme", "auditor") == "forbidden"
     assert refused(desk, admin, tenants.add_member, "adam", "acme", "owner") == "forbidden"
     do(desk, admin, tenants.add_member, "mina", "acme", "member")
-    do(desk, admin, tenants.create_key, "acme", "mina", None)
-    do(desk, admin, tenants.create_key, "acme", "adam", None)
-    do(desk, owner, tenants.create_key, "acme", "olga", None)
+    do(desk, admin, tenants.create_key, "acme", "mina")
+    do(desk, admin, tenants.create_key, "acme", "adam")
+    do(desk, owner, tenants.create_key, "acme", "olga")
     do(desk, owner, tenants.revoke_key, admin.key_id)
     do(desk, owner, tenants.add_member, "olga", "acme", "auditor")
 
@@ -62,7 +62,7 @@ def test_another_organisation_does_not_exist(desk: Desk) -> None:
         (wallets.buy_package, "acme", "made-to-measure"),
         (tenants.create_account, "acme/lab"),
         (tenants.add_member, "bob", "acme", "owner"),
-        (tenants.create_key, "acme", "bob", None),
+        (tenants.create_key, "acme", "bob"),
         (lambda _p, tx, actor, path: tenants.set_budget(tx, actor, path, 1), "acme"),
         (lambda _p, tx, actor, path: wallets.wallet(tx, actor, path), "acme"),
         (lambda _p, tx, actor, name: jobs.show(tx, actor, name), job),
