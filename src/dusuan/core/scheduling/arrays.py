@@ -278,6 +278,8 @@ def new_state(nodes: Records, ratings_gflops: Integers, jobs: Records, accounts:
     Arrays are copied. Raises `ValueError` for a cluster that the arrays cannot hold.
     """
     nodes, jobs = nodes.copy(), jobs.copy()
+    for name in ("domain", "leaf"):  # as numbers below the count of nodes
+        nodes[name] = np.unique(nodes[name], return_inverse=True)[1]
     if len(nodes) and nodes["gpus"].max() > DEVICES_PER_NODE_MAX:
         raise ValueError(f"a node has more than {DEVICES_PER_NODE_MAX} devices")
     if len(ratings_gflops) > TYPES_MAX:

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import FOREVER_MS, WHOLE
+from dusuan.core.scheduling.arrays import (
+    FOREVER_MS,
+    SAME_DOMAIN,
+    SAME_LEAF,
+    SPREAD,
+    WHOLE,
+)
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import (
     free_of,
@@ -139,7 +145,7 @@ def score(s: Any, rules: Any, j: int, n: int, found: int, view: int, guard: bool
         return base + node(s, n).whole * 128 + found
     if rules.placement == FIRST:
         return base
-    if rules.placement == SPREADING:
+    if rules.placement == SPREADING or job(s, j).topology == SPREAD:
         return base + 64 - found
     if job(s, j).milli < WHOLE:
         return base + tightest(s, j, n, view, guard) * 128 + node(s, n).whole
@@ -251,14 +257,70 @@ def pick_whole(s: Any, j: int, n: int) -> int:
 
 
 @compiled
+def keeps_together(s: Any, j: int) -> bool:
+    """Whether `j` has to stay in one link domain or on one leaf switch."""
+    return job(s, j).topology == SAME_DOMAIN or job(s, j).topology == SAME_LEAF
+
+
+@compiled
+def group_of(s: Any, j: int, n: int) -> int:
+    """The link domain or the leaf switch of node `n`, whichever `j` is about."""
+    return int(node(s, n).domain if job(s, j).topology == SAME_DOMAIN else node(s, n).leaf)
+
+
+@compiled
+def tightest_group(s: Any, j: int, t: int, now: int, view: int) -> int:
+    """Of the groups that hold all of `j` on nodes of type `t`, the one with the least room; or -1.
+
+    So large gangs find groups that small ones have left alone.
+    """
+    room_in, best = np.zeros(s.nodes, np.int64), -1
+    for n in range(s.nodes):
+        if whole_node(s, j, n, t, now, view):
+            room_in[group_of(s, j, n)] += node(s, n).gpus
+    for g in range(s.nodes):
+        if room_in[g] >= job(s, j).devices and (best < 0 or room_in[g] < room_in[best]):
+            best = g
+    return best
+
+
+@compiled
+def spread_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
+    """Whole nodes of type `t` on as many leaf switches as there are, in turn."""
+    found, last = 0, np.full(s.nodes, -1)  # the last node that was taken of each leaf
+    s.pick_count = 0
+    for _ in range(s.nodes):
+        before = found
+        turn = last.copy()
+        for n in range(s.nodes):
+            leaf = node(s, n).leaf
+            if n > turn[leaf] == last[leaf] and whole_node(s, j, n, t, now, view):
+                last[leaf] = n
+                found += pick_whole(s, j, n)
+                if found >= job(s, j).devices:
+                    return True
+        if found == before:
+            return False
+    return False
+
+
+@compiled
 def gang_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
     """Whole nodes of type `t` for the gang `j`. For later, first those that are not free now."""
-    found = 0
+    found, group = 0, -1
+    if job(s, j).topology == SPREAD:
+        return spread_of_type(s, j, t, now, view)
+    if keeps_together(s, j):
+        group = tightest_group(s, j, t, now, view)
+        if group < 0:
+            return False
     s.pick_count = 0
     for turn in range(2 if view == LATER else 1):
         for n in range(s.nodes):
             free_now = node(s, n).whole == node(s, n).gpus
             if view == LATER and free_now != (turn == 1):
+                continue
+            if group >= 0 and group_of(s, j, n) != group:
                 continue
             if whole_node(s, j, n, t, now, view):
                 found += pick_whole(s, j, n)
@@ -376,13 +438,18 @@ def could_ever(s: Any, j: int) -> bool:
 
 @compiled
 def gang_gpus(s: Any, j: int, t: int) -> int:
-    """Devices on nodes of type `t` whose CPU and memory suffice for their part of `j`."""
-    found = 0
+    """Devices on nodes of type `t` whose CPU and memory suffice for their part of `j`.
+
+    For a gang that has to stay together, those of the largest group.
+    """
+    found, most = np.zeros(max(s.nodes, 1), np.int64), 0
     for n in range(s.nodes):
         here = node(s, n)
         if here.type == t and here.gpus > 0:
             cpu = node_share(job(s, j).cpu_milli, here.gpus, job(s, j).devices)
             memory = node_share(job(s, j).memory_mib, here.gpus, job(s, j).devices)
             if here.cpu_milli >= cpu and here.memory_mib >= memory:
-                found += here.gpus
-    return found
+                g = group_of(s, j, n) if keeps_together(s, j) else 0
+                found[g] += here.gpus
+                most = max(most, found[g])
+    return int(most)

@@ -22,7 +22,7 @@ from dusuan.core.scheduling.kernels.access import (
 from dusuan.core.scheduling.kernels.accounts import borrows, wanted_milli, within_quota
 from dusuan.core.scheduling.kernels.hold import preempt
 from dusuan.core.scheduling.kernels.order import ATTAINED, key
-from dusuan.core.scheduling.kernels.place import is_open, node_share
+from dusuan.core.scheduling.kernels.place import is_open, keeps_together, node_share
 
 BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
 _IMPOSSIBLE = 1 << 60
@@ -321,8 +321,8 @@ def asks_more(s: Any, a: int, b: int) -> bool:
 
 @compiled
 def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Make room on whole nodes of some type that `j` accepts."""
-    if job(s, j).milli < WHOLE:
+    """Make room on whole nodes of some type that `j` accepts, for a gang that may lie anywhere."""
+    if job(s, j).milli < WHOLE or keeps_together(s, j):
         return False
     for t in range(s.types):
         if (job(s, j).types >> t) & 1 == 0:

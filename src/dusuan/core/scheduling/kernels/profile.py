@@ -30,8 +30,10 @@ from dusuan.core.scheduling.kernels.place import (
     NOW,
     duration_ms,
     gang_of_type,
+    group_of,
     host_fits,
     is_open,
+    keeps_together,
     pick_devices,
     pick_whole,
 )
@@ -111,9 +113,22 @@ def bin_for(s: Any, j: int, times: Any, spare: Any, count: int, k: int, grouped:
 @compiled
 def gang_bins(s: Any, j: int, t: int, times: Any, spare: Any, count: int, k: int) -> int:
     """Whole nodes of type `t` for the gang `j` from moment `k` on, as working space; 0: none."""
+    for g in range(s.nodes if keeps_together(s, j) else 1):
+        group = g if keeps_together(s, j) else -1
+        used = bins_in(s, j, t, times, spare, count, k, group)
+        if used > 0:
+            return used
+    return 0
+
+
+@compiled
+def bins_in(s: Any, j: int, t: int, times: Any, spare: Any, count: int, k: int, group: int) -> int:
+    """The same in one link domain or on one leaf switch; -1: anywhere."""
     end, found, used = times[k] + duration_ms(s, j, t), 0, 0
     for n in range(s.nodes):
         gpus = node(s, n).gpus
+        if group >= 0 and group_of(s, j, n) != group:
+            continue
         if node(s, n).type != t or gpus == 0 or not is_open(s, j, n, times[k]):
             continue
         if least(times, spare, count, k, end, n) >= gpus:
