@@ -511,13 +511,6 @@ INSERT INTO ledger_account (path, unit, floor) VALUES
 INSERT INTO price_version (tiers, created_at)
 VALUES ('{"reserved": 1000, "standard": 1000, "spot": 1000}', '2026-01-01T00:00:00Z');
 
--- What the scheduler saw and decided, round by round, for replay.
-CREATE TABLE round_log (
-    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at       timestamptz NOT NULL,
-    document jsonb NOT NULL
-);
-
 -- What accounts are guaranteed of the pool, and the device-time that they and all below used.
 CREATE TABLE account_share (
     account_id     text PRIMARY KEY REFERENCES account,

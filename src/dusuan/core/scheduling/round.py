@@ -10,7 +10,7 @@ every job that waits its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,11 +215,3 @@ def _parts(places: Iterable[tuple[int, int]]) -> list[Part]:
     for node, device in places:
         found.setdefault(node, []).append(device)
     return [Part(node, tuple(sorted(devices)), arrays.WHOLE) for node, devices in found.items()]
-
-
-def plan_on(
-    cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int
-) -> Mapping[str, Start]:
-    """What would start, by job: for questions asked of a changed snapshot."""
-    plan = schedule(cluster, queue, policy, now_ms)
-    return {start.job_id: start for start in (*plan.starts, *plan.claims)}

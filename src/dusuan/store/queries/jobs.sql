@@ -192,12 +192,6 @@ UPDATE attempt SET stop_asked = 'preempted', state = 'stopping'
 WHERE job_id = ANY(%(jobs)s) AND state <> 'ended' AND stop_asked IS NULL
 RETURNING id AS id
 
--- name: round_log_insert
-INSERT INTO round_log (at, document) VALUES (%(now)s, %(document)s)
-
--- name: round_log_page
-SELECT id, document FROM round_log WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
-
 -- name: jobs_requeue
 UPDATE job j SET state = 'queued', stop_reason = d.stop_reason, queued_at = %(now)s
 FROM unnest(%(ids)s::text[], %(reasons)s::text[]) AS d (id, stop_reason) WHERE j.id = d.id

@@ -1,4 +1,4 @@
-"""Tiers, quotas and expected times for the scheduler, and the log of its rounds."""
+"""Tiers, quotas and expected times for the scheduler."""
 
 from pathlib import Path
 from typing import Any, cast

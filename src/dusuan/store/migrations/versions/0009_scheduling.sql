@@ -7,11 +7,6 @@ UPDATE job SET tier = spec -> 'goal' ->> 'tier'
 WHERE spec -> 'goal' ->> 'tier' IN ('reserved', 'spot');
 CREATE INDEX job_similar ON job (account_id, model, count, finished_at DESC)
     WHERE state = 'succeeded' AND NOT probe;
-CREATE TABLE round_log (
-    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at       timestamptz NOT NULL,
-    document jsonb NOT NULL
-);
 CREATE TABLE account_share (
     account_id     text PRIMARY KEY REFERENCES account,
     weight         double precision NOT NULL DEFAULT 1 CHECK (weight > 0),
