@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.app.conftest import Desk
 
-from dusuan.app import jobs, tenants
+from dusuan.app import jobs, remedies, tenants
 from dusuan.sim.engine import Behaviour
 
 LONG = Behaviour(run_ms=600_000, stop_code=0)
@@ -76,3 +76,32 @@ def test_a_department_takes_back_its_guaranteed_share(desk: Desk) -> None:
     desk.step()
     assert desk.show(greedy)["waiting"]["code"] in ("quota", "capacity")
     desk.assert_clean()
+
+
+def test_why_tells_what_would_start_it_and_when_it_is_expected(desk: Desk) -> None:
+    desk.account(gflop=10_000_000)
+    desk.submit("acme", LONG, resources={"accelerators": "cpu:1"}, wall_time="5m")
+    desk.run(1)
+    waits = desk.submit("acme", LONG, resources={"accelerators": "cpu:2"})
+    desk.step()
+    told = desk.call(remedies.why, waits)
+    assert told["code"] == "capacity"
+    assert [each["change"] for each in told["remedies"]] == ["count"]
+    assert "1 device " in told["remedies"][0]["text"]
+    assert told["expected_start_at"].startswith("2030-01-01T00:05:0")
+
+
+def test_a_job_that_cannot_pay_is_told_that_money_alone_would_start_it(desk: Desk) -> None:
+    desk.account(gflop=1_000)
+    first = desk.submit("acme", LONG, resources={"accelerators": "cpu:1"})
+    desk.run(1)
+    assert desk.state(first) == "running"  # on all there is
+    desk.run(12)  # until its balance stops it
+    saving = {"checkpoint": {"signal": "SIGUSR1", "grace": "1s"}}
+    desk.buy("acme", 700)
+    poor = desk.submit("acme", LONG, resources={"accelerators": "cpu:1"}, **saving)
+    desk.run(20)
+    assert desk.show(poor)["waiting"]["code"] == "balance"
+    told = desk.call(remedies.why, poor)
+    assert [each["change"] for each in told["remedies"]] == ["balance"]
+    assert told["expected_start_at"] is None

@@ -358,12 +358,21 @@ class JobList(View):
     next: int | None
 
 
+class RemedyView(View):
+    change: Literal["balance", "count", "device", "tier", "wall_time"]
+    value: str
+    text: str
+    stops: int
+
+
 class WhyView(View):
     job_id: str
     state: str
     code: str
     text: str
     remedy: str
+    remedies: list[RemedyView] | None = None
+    expected_start_at: str | None = None
 
 
 class MeterView(View):

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Tag
 
 from dusuan.api import models
 from dusuan.api.call import Answer, Calling, IdempotencyKey
-from dusuan.app import jobs, quotes, receipts
+from dusuan.app import jobs, quotes, receipts, remedies
 from dusuan.core.workload.description import is_described
 from dusuan.core.workload.jobspec import Goal
 from dusuan.store.database import Tx
@@ -140,7 +140,7 @@ def cancel(call: Calling, job_id: JobId) -> Answer:
 @router.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
 def why(call: Calling, job_id: JobId) -> Answer:
     """Why a job is where it is, and what would help."""
-    return call.read(lambda tx: jobs.why(tx, call.actor, job_id))
+    return call.read(lambda tx: remedies.why(call.platform, tx, call.actor, job_id))
 
 
 @router.get(

@@ -389,7 +389,12 @@ def _reason(view: Doc) -> str | None:
 def why(document: Doc) -> RenderableType:
     """Why a job is where it is."""
     pairs = [("state", document["state"]), ("because", document["text"])]
-    return fields([*pairs, *([("next", document["remedy"])] if document["remedy"] else [])])
+    if document["remedy"]:
+        pairs.append(("next", document["remedy"]))
+    pairs += [("or", remedy["text"]) for remedy in document.get("remedies") or []]
+    if document.get("expected_start_at"):
+        pairs.append(("expected", f"starts about {document['expected_start_at']}"))
+    return fields(pairs)
 
 
 def receipt(document: Doc) -> RenderableType:
