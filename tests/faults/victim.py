@@ -20,7 +20,7 @@ from typing import Any
 from tests.faults import strikes
 
 from dusuan.api.call import Call
-from dusuan.app import jobs, pool, rounds
+from dusuan.app import jobs, placing, pool, rounds
 from dusuan.app.context import Limits, Platform
 from dusuan.cli import LauncherError
 from dusuan.core.ledger.tick import SlicePolicy
@@ -70,7 +70,11 @@ def set_points(data: Path) -> None:
     def if_any(name: str) -> Callable[[Any], None]:
         return lambda count: strikes.at(data, name) if count else None
 
-    def closing(_tx: Any, claims: Any, _now: Any) -> None:
+    def applied(written: tuple[Any, Any]) -> None:
+        if written[0]:
+            strikes.at(data, "start.written")
+
+    def closing(_platform: Any, _tx: Any, claims: Any, _now: Any) -> None:
         closes[0] = bool(claims)
 
     def closed(_: Any) -> None:
@@ -84,8 +88,10 @@ def set_points(data: Path) -> None:
     once = Call.once
     Call.once = lambda call, *args: (once(call, *args), submitted(call))[0]  # type: ignore[method-assign] # this process only
     wrap(jobs, "insert_job", after=point("submit.written"))
-    wrap(rounds, "_apply", after=if_any("start.written"))
-    wrap(rounds, "_start", before=point("start.committed"), after=point("start.done"))
+    wrap(placing, "_apply", after=applied)
+    for room in (placing, rounds):
+        starts = {"before": point("start.committed"), "after": point("start.done")}
+        wrap(room, "start_attempt", **starts)
     wrap(LocalEngine, "_spawn", before=point("start.prepared"), after=point("start.spawned"))
     wrap(rounds, "_ingest", before=point("tick.read"), after=point("tick.written"))
     wrap(rounds, "observe", after=if_any("tick.committed"))
