@@ -140,7 +140,8 @@ def test_the_writer_and_the_core_speak_one_format(tmp_path: Path) -> None:
         log_bytes=5,
         exit=Exit(EndReason.EXIT, code=3, text="度算"),
     )
-    assert encode(start) + encode(end) == data
+    # An end begins on a line of its own, whatever became of the one before it.
+    assert encode(start) + b"\n" + encode(end) == data
 
 
 def test_a_journal_is_never_continued_by_a_second_shepherd(tmp_path: Path) -> None:
