@@ -8,15 +8,13 @@ gets the node's share of DGX A100: (4.49 kW - 8 x 338 W) / 8 = 223 W, 56 % of th
 
 from __future__ import annotations
 
-import argparse
 import csv
-import datetime
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench.accuracy import fitting
 
 from dusuan.facts.library import library
 
@@ -71,19 +69,5 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Fit, and write or show the document."""
-    parser = argparse.ArgumentParser(description="Fit the power model.")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--dry-run", action="store_true")
-    args = parser.parse_args()
-    made = document(points(args.data), datetime.datetime.now(datetime.UTC).date().isoformat())
-    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-    if args.dry_run:
-        print(text)
-    else:
-        TARGET.write_text(text, "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    fitting.run("power model", DATA, TARGET, lambda path, today: document(points(path), today))

@@ -9,16 +9,14 @@ times, with the others held.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import datetime
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench.accuracy import fitting
 from scipy.optimize import least_squares
 
 from dusuan.core.workload import stepmfu, steprows
@@ -145,19 +143,5 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Fit, and write or show the document."""
-    parser = argparse.ArgumentParser(description="Fit the step model.")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--dry-run", action="store_true")
-    args = parser.parse_args()
-    made = document(points(args.data), datetime.datetime.now(datetime.UTC).date().isoformat())
-    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-    if args.dry_run:
-        print(text)
-    else:
-        TARGET.write_text(text, "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    fitting.run("step model", DATA, TARGET, lambda path, today: document(points(path), today))

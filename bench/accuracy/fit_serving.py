@@ -10,11 +10,8 @@ blank are not fitted: nothing in them tells 3 ms from 70 ms.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import datetime
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench.accuracy import fitting
 from scipy.optimize import least_squares
 
 from dusuan.core.workload import serving, servingrows
@@ -259,19 +257,5 @@ def document(data: Sequence[Point], today: str) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Fit, and write or show the document."""
-    parser = argparse.ArgumentParser(description="Fit the serving model.")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--dry-run", action="store_true")
-    args = parser.parse_args()
-    made = document(points(args.data), datetime.datetime.now(datetime.UTC).date().isoformat())
-    text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-    if args.dry_run:
-        print(text)
-    else:
-        TARGET.write_text(text, "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    fitting.run("serving model", DATA, TARGET, lambda path, today: document(points(path), today))
