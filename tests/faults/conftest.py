@@ -121,7 +121,7 @@ class Site:
         """Whether this service says that it leads."""
         assert process.exitcode is None, (self.data / "service.log").read_text()[-4_000:]
         answer = httpx.get(self.url(process) + "/healthz", timeout=1.0)
-        return bool(answer.json()["leading"])
+        return bool(answer.json().get("leading", False))
 
     def stands_by(self, process: Process) -> bool:
         """Whether this service answers, and does not lead."""
