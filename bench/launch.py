@@ -84,7 +84,7 @@ class Centre:
         connection = http.client.HTTPConnection(self._address, timeout=5)
         try:
             connection.request("GET", "/healthz")
-            return bool(json.loads(connection.getresponse().read())["leading"])
+            return bool(json.loads(connection.getresponse().read()).get("leading"))
         except OSError:
             return False
         finally:

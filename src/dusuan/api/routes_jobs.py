@@ -138,9 +138,13 @@ def cancel(call: Calling, job_id: JobId) -> Answer:
 
 
 @router.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
-def why(call: Calling, job_id: JobId) -> Answer:
-    """Why a job is where it is, and what would help."""
-    return call.read(lambda tx: remedies.why(call.platform, tx, call.actor, job_id))
+def why(
+    call: Calling, job_id: JobId, tried: Annotated[bool, Query(alias="remedies")] = False
+) -> Answer:
+    """Why a job is where it is. With `remedies`: what would start it, tried on a copy."""
+    if tried:
+        return call.read(lambda tx: remedies.why(call.platform, tx, call.actor, job_id))
+    return call.read(lambda tx: jobs.why(tx, call.actor, job_id))
 
 
 @router.get(

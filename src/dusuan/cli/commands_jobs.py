@@ -160,7 +160,7 @@ def cancel(ctx: typer.Context, job_id: Id, as_json: Json = False, data: Data = N
 def why(ctx: typer.Context, job_id: Id, as_json: Json = False, data: Data = None) -> None:
     """Why a job is where it is, and what would help."""
     with command(ctx, as_json, data) as s:
-        s.show(s.client.get(f"/v1/jobs/{in_path(job_id)}/why"), render.why)
+        s.show(s.client.get(f"/v1/jobs/{in_path(job_id)}/why?remedies=true"), render.why)
 
 
 def receipt(ctx: typer.Context, job_id: Id, as_json: Json = False, data: Data = None) -> None:

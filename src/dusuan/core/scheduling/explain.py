@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from dusuan.core.scheduling.model import (
@@ -55,15 +55,51 @@ def unfit(request: Request, cluster: Cluster) -> Wait | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """What the words are made from."""
+BEHIND_MAX = 10  # jobs of one's own that a reason names
 
-    cluster: Cluster
-    plan: Plan
-    free: tuple[DeviceSlot, ...]
-    ahead: tuple[QueuedJob, ...]  # those that wait and were looked at before
-    exist: int
+
+class _Round:
+    """What the words are made from. Jobs that ask alike share what is worked out for them."""
+
+    def __init__(self, cluster: Cluster, plan: Plan, policy: str) -> None:
+        taken = {name for start in (*plan.starts, *plan.claims) for name in start.devices}
+        self.cluster, self.plan, self.policy = cluster, plan, policy
+        self._free = [
+            d for d in cluster.devices if usable(d) and d.holder is None and d.device not in taken
+        ]
+        self._sizes: dict[Request, tuple[int, int]] = {}
+        self._ahead: dict[Request, dict[str, list[str]]] = {}  # by request and owner
+        self._rivals: dict[tuple[Request, Request], bool] = {}
+
+    def sizes(self, request: Request) -> tuple[int, int]:
+        """The largest group there is, and the largest that is free."""
+        alike = replace(request, count=1)
+        if alike not in self._sizes:
+            exist = largest(alike, self.cluster.devices)
+            self._sizes[alike] = exist, largest(alike, self._free)
+        return self._sizes[alike]
+
+    def passed(self, job: QueuedJob) -> None:
+        """`job` waits for devices: it is ahead of whoever comes now."""
+        alike = replace(job.request, count=1)
+        self._ahead.setdefault(alike, {}).setdefault(job.owner, []).append(job.job_id)
+
+    def ahead(self, job: QueuedJob) -> tuple[list[str], int]:
+        """Jobs before `job` that could use its devices: its owner's, and how many in all."""
+        own: list[str] = []
+        total = 0
+        for request, owners in self._ahead.items():
+            if self._share_devices(request, replace(job.request, count=1)):
+                own += owners.get(job.owner, [])[:BEHIND_MAX]
+                total += sum(map(len, owners.values()))
+        return own, total
+
+    def _share_devices(self, one: Request, other: Request) -> bool:
+        if (one, other) not in self._rivals:
+            self._rivals[one, other] = any(
+                usable(d) and matches(one, d) and matches(other, d) for d in self.cluster.devices
+            )
+        return self._rivals[one, other]
 
 
 def reasons(
@@ -74,21 +110,13 @@ def reasons(
     `codes` are the compiled round's own, in the order of the queue.
     """
     by_id = {job.job_id: job for job in queue}
-    taken = {name for start in (*plan.starts, *plan.claims) for name in start.devices}
-    free = tuple(
-        d for d in cluster.devices if usable(d) and d.holder is None and d.device not in taken
-    )
-    found: dict[str, Wait] = {}
-    ahead: list[QueuedJob] = []
-    for start in plan.claims:
-        found[start.job_id] = _preempting(by_id[start.job_id].request, plan)
+    told = _Round(cluster, plan, policy)
+    found = {c.job_id: _preempting(by_id[c.job_id].request, plan) for c in plan.claims}
     for job_id, code in codes.items():
         job = by_id[job_id]
-        exist = largest(job.request, cluster.devices)
-        told = _Round(cluster, plan, free, tuple(ahead), exist)
-        found[job_id] = _quota(job, told) if code == "quota" else _passing(job, told, policy)
+        found[job_id] = _quota(job, told) if code == "quota" else _passing(job, told)
         if code != "quota" and not job.yields:
-            ahead.append(job)
+            told.passed(job)
     return found
 
 
@@ -119,15 +147,17 @@ def _quota(job: QueuedJob, told: _Round) -> Wait:
     )
 
 
-def _passing(job: QueuedJob, told: _Round, policy: str) -> Wait:
+def _passing(job: QueuedJob, told: _Round) -> Wait:
     """What a running job or one before it will give way to. Other owners' jobs are not named."""
-    free = largest(job.request, told.free)
-    data: dict[str, Any] = {"needs": job.request.count, "exist": told.exist, "free": free}
+    exist, free = told.sizes(job.request)
+    data: dict[str, Any] = {"needs": job.request.count, "exist": exist, "free": free}
     expected = told.plan.expected_ms.get(job.job_id)
     if expected is not None:
         data["expected_start_ms"] = expected
-    if free >= job.request.count and told.ahead:
-        return _behind(job, told, free, {**data, "policy": policy})
+    if free >= job.request.count:
+        own, total = told.ahead(job)
+        if total:
+            return _behind(own, total, free, {**data, "policy": told.policy})
     could = f"; {free} could start now" if free else ""
     return Wait(
         WaitCode.CAPACITY,
@@ -137,21 +167,13 @@ def _passing(job: QueuedJob, told: _Round, policy: str) -> Wait:
     )
 
 
-def _behind(job: QueuedJob, told: _Round, free: int, data: dict[str, Any]) -> Wait:
-    rivals = [other for other in told.ahead if _share_devices(other, job, told.cluster)]
-    own = sorted(other.job_id for other in rivals if other.owner == job.owner)
-    first = own[0] if own else "another customer's job"
+def _behind(own: list[str], total: int, free: int, data: dict[str, Any]) -> Wait:
+    named = sorted(own)[:BEHIND_MAX]
+    first = named[0] if named else "another customer's job"
     return Wait(
         WaitCode.ORDER,
         f"{free} such devices are free, but {first} is before it and waits for them",
         f"starts after {first}, with a higher priority, or with a wall time that ends before "
         f"{first} can start",
-        {**data, "behind": own, "behind_others": len(rivals) - len(own)},
-    )
-
-
-def _share_devices(one: QueuedJob, other: QueuedJob, cluster: Cluster) -> bool:
-    """Whether both could use the same device."""
-    return any(
-        usable(d) and matches(one.request, d) and matches(other.request, d) for d in cluster.devices
+        {**data, "behind": named, "behind_others": total - len(own)},
     )

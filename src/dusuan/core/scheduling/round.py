@@ -50,8 +50,9 @@ def schedule(
     """
     waits: dict[str, Wait] = {}
     able: list[QueuedJob] = []
+    unfits = _unfits(cluster, queue)
     for job in sorted(queue, key=lambda job: job.order):
-        wait = job.blocked or unfit(job.request, cluster)
+        wait = job.blocked or unfits[job.request]
         if wait is None:
             able.append(job)
         else:
@@ -63,6 +64,19 @@ def schedule(
     plan = _named(scene, decision)
     waits.update(reasons(cluster, able, plan, _codes(scene, decision), policy.name))
     return Plan(plan.starts, waits, plan.preemptions, plan.claims, plan.expected_ms)
+
+
+def _unfits(cluster: Cluster, queue: Sequence[QueuedJob]) -> dict[Request, Wait | None]:
+    """What keeps each kind of request out of the pool, worked out once for all that ask alike."""
+    return {request: unfit(request, cluster) for request in {job.request for job in queue}}
+
+
+def outline(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int) -> Plan:
+    """What `schedule` decides, without the reasons: for questions that are asked many times."""
+    unfits = _unfits(cluster, queue)
+    able = [job for job in queue if job.blocked is None and unfits[job.request] is None]
+    scene = _Scene.of(cluster, sorted(able, key=lambda job: job.order))
+    return _named(scene, scene.decide(policy, now_ms)) if able else Plan()
 
 
 def _codes(scene: _Scene, decision: Decision) -> dict[str, str]:
@@ -168,9 +182,10 @@ class _Scene:
         jobs["predicted_ms"][:waiting][unknown[:waiting]] = _RUNS_ON_MS
         jobs["devices"][:waiting] = [max(len(job.devices), 1) for job in self.running]
         jobs["submit_ms"][:waiting] = [job.since_ms for job in self.running]
+        types = {r: self._types(r) for r in {job.request for job in self.queue}}
         for j, job in enumerate(self.queue, waiting):
             jobs[j]["devices"] = job.request.count
-            jobs[j]["types"] = self._types(job.request)
+            jobs[j]["types"] = types[job.request]
             jobs[j]["submit_ms"] = jobs[j]["since_ms"] = job.waits_since_ms or now_ms
             jobs[j]["priority"], jobs[j]["yields"] = job.priority, job.yields
             jobs[j]["state"] = arrays.WAITING

@@ -19,9 +19,9 @@ from dusuan.core.scheduling.model import (
     usable,
 )
 from dusuan.core.scheduling.policy import PolicyParts
-from dusuan.core.scheduling.round import schedule
+from dusuan.core.scheduling.round import outline
 
-STEPS_MAX = 200  # ends of running jobs that a forecast goes through
+STEPS_MAX = 50  # ends of running jobs that a forecast goes through
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _fewer(count: int) -> list[int]:
 
 def _gap_ms(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int) -> int:
     """How long a job may take that starts now and delays nobody for whom devices are reserved."""
-    plan = schedule(cluster, queue, policy, now_ms)
+    plan = outline(cluster, queue, policy, now_ms)
     return min(plan.expected_ms.values(), default=now_ms) - now_ms
 
 
@@ -97,7 +97,7 @@ def _stops(
 ) -> int | None:
     """How many jobs are stopped to start `job`, as it was changed; None when it does not start."""
     changed = [job if each.job_id == job.job_id else each for each in queue]
-    plan = schedule(cluster, changed, policy, now_ms)
+    plan = outline(cluster, changed, policy, now_ms)
     started = {start.job_id for start in (*plan.starts, *plan.claims)}
     if job.job_id not in started:
         return None
@@ -117,7 +117,7 @@ def expected_start_ms(
     """
     waiting = list(queue)
     for _ in range(STEPS_MAX):
-        plan = schedule(cluster, waiting, policy, now_ms)
+        plan = outline(cluster, waiting, policy, now_ms)
         begun = {start.job_id: start.devices for start in (*plan.starts, *plan.claims)}
         if job_id in begun:
             return now_ms
