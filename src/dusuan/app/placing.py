@@ -38,7 +38,7 @@ _SEPARATOR = "\x1f"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a round loads. `ready`: claims whose devices are all free now."""
+    """What a round loads."""
 
     queued: tuple[Queued, ...]
     placed: tuple[Placed, ...]
@@ -125,12 +125,12 @@ def picture(
     claimed = seen.claimed
     guaranteed = {s.id for s in seen.shares if s.quota_devices is not None}
     above = {s.id: s.parent_id for s in seen.shares}
-    waiting = [job for job in seen.queued if job not in claimed.values()]
+    promised = {job.id: job for job in claimed.values()}
+    waiting = [job for job in seen.queued if job.id not in promised]
     running = [
         _running(job, claimed, _has_quota(job.account_id, above, guaranteed), now)
         for job in seen.placed
     ]
-    promised = {job.id: job for job in claimed.values()}
     running += [
         RunningJob(
             job.id,
