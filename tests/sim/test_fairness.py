@@ -38,7 +38,7 @@ class Books:
     """What everybody uses and is guaranteed, from the log of what was given and taken back."""
 
     def __init__(self, accounts: Any) -> None:
-        self.accounts, self.used = accounts, defaultdict(int)
+        self.accounts, self.used, self.own = accounts, defaultdict(int), defaultdict(int)
 
     def above(self, a: int) -> list[int]:
         path = []
@@ -48,6 +48,7 @@ class Books:
         return path
 
     def move(self, a: int, milli: int) -> None:
+        self.own[a] += milli
         for each in self.above(a):
             self.used[each] += milli
 
@@ -59,6 +60,16 @@ class Books:
         if a == 0:
             return max(POOL, sum(self.quota(b) for b in self.below(a)))
         return max(int(self.accounts[a]["quota_milli"]), sum(map(self.quota, self.below(a))), 0)
+
+    def own_quota(self, a: int) -> int:
+        """Guaranteed to the jobs of `a` itself: what its children are not."""
+        return self.quota(a) - sum(map(self.quota, self.below(a)))
+
+    def borrows(self, b: int, a: int) -> bool:
+        """Whether jobs of `b` use what is guaranteed to others, `a` among them."""
+        if b != a and b in self.above(a):
+            return self.own[b] > self.own_quota(b)
+        return any(self.used[c] > self.quota(c) for c in self.above(b) if c not in self.above(a))
 
     def check(self) -> None:
         """Nobody is above quota and borrowing limit; nobody's unlent part is used by others."""
@@ -120,9 +131,14 @@ def test_quotas_and_limits_hold_and_the_books_close(accounts: Any, drawn: Any, d
 
 
 @settings(max_examples=150, deadline=None)
-@given(trees(), JOBS, st.integers(1, 99), st.sampled_from([500, 2_000]))
-def test_what_is_guaranteed_is_reclaimed(accounts: Any, drawn: Any, who: int, wanted: int) -> None:
+@given(trees(), JOBS, st.integers(1, 99), st.sampled_from([500, 2_000]), st.booleans())
+def test_what_is_guaranteed_is_reclaimed(
+    accounts: Any, drawn: Any, who: int, wanted: int, late: bool
+) -> None:
     accounts["borrow_milli"], accounts["lend_milli"] = -1, -1
+    a = 1 + who % (len(accounts) - 1)
+    if late:  # others were there first, so that there is something to take back
+        drawn = [(b, milli) for b, milli in drawn if b % len(accounts) != a]
     shares, books = fairness.new_shares(accounts, (POOL, 1, 1)), Books(accounts)
     jobs = queue(accounts, drawn)
     admitted = admit(shares, jobs)
@@ -130,16 +146,13 @@ def test_what_is_guaranteed_is_reclaimed(accounts: Any, drawn: Any, who: int, wa
         books.move(int(jobs[j]["account"]), int(jobs[j]["milli"]))
     held = np.zeros(len(admitted), fairness.HELD)
     held["account"], held["milli"] = jobs["account"][admitted], jobs["milli"][admitted]
-    chosen, a = np.zeros(len(held), np.bool_), 1 + who % (len(accounts) - 1)
+    chosen = np.zeros(len(held), np.bool_)
     used, idle = books.used[a], POOL - books.used[0]
     before = shares.accounts["used_milli"].copy()
     done = kernels.reclaim(shares, held, np.arange(len(held)), a, wanted, idle, chosen)
-    # Room is promised to `a` where every account above it is within its guarantee too, the pool
-    # is not promised twice, and nobody is guaranteed what others of the same parent hold.
-    if used + wanted <= books.quota(a) and books.quota(0) == POOL:
-        path = books.above(a)[1:-1]
-        if all(books.used[b] + wanted <= books.quota(b) for b in path):
-            assert done
+    promised = used + wanted <= books.quota(a) or books.own[a] + wanted <= books.own_quota(a)
+    if promised and books.quota(0) == POOL:  # and the pool is not promised twice
+        assert done
     if not done:
         assert not chosen.any() and (shares.accounts["used_milli"] == before).all()
     freed = int(held["milli"][chosen].sum())
@@ -147,14 +160,34 @@ def test_what_is_guaranteed_is_reclaimed(accounts: Any, drawn: Any, who: int, wa
         assert idle + freed >= wanted
         assert kernels.available(shares, a) >= wanted
         for h in np.flatnonzero(chosen):
-            b = int(held[h]["account"])
-            assert any(
-                books.used[c] > books.quota(c) for c in books.above(b) if c not in books.above(a)
-            ), "only borrowers are stopped"
+            assert books.borrows(int(held[h]["account"]), a), "only borrowers are stopped"
         for h in np.flatnonzero(chosen):
             assert idle + freed - int(held[h]["milli"]) < wanted or len(books.above(a)) > 2, (
                 "nobody is stopped for nothing"
             )
+
+
+def test_own_jobs_and_children_take_back_from_each_other() -> None:
+    """An account's own jobs are guaranteed what its children are not, and no more."""
+    accounts = fairness.accounts_array(4)
+    accounts["parent"], accounts["quota_milli"] = [-1, 0, 1, 1], [-1, 8_000, 3_000, -1]
+    for who, used_by, wanted, done in [
+        (2, 0, 3_000, True),  # of what the pool's own jobs hold
+        (2, 1, 3_000, True),
+        (2, 1, 3_500, False),
+        (1, 3, 5_000, True),
+        (1, 2, 6_000, False),
+        (1, 1, 1_000, False),  # nothing is gained by stopping one's own
+    ]:
+        shares = fairness.new_shares(accounts, (POOL, 1, 1))
+        held = np.zeros(POOL // 500, fairness.HELD)
+        held["account"], held["milli"] = used_by, 500
+        for _ in held:
+            kernels.hold(shares, used_by, 500)
+        chosen = np.zeros(len(held), np.bool_)
+        found = kernels.reclaim(shares, held, np.arange(len(held)), who, wanted, 0, chosen)
+        assert found == done, (who, used_by)
+        assert chosen.sum() * 500 == (wanted if done else 0)
 
 
 @settings(max_examples=60, deadline=None)

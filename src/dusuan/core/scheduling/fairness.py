@@ -51,8 +51,10 @@ ACCOUNT = np.dtype(
         ("leaves", "i8"),  # of that tournament: a power of two, 0 for no children
         ("subtree_milli", "i8"),  # guaranteed, less what the children keep to themselves
         ("kept_milli", "i8"),  # of it, not lent
+        ("own_milli", "i8"),  # guaranteed, less what the children are: for its own jobs
         # Kept by `charge` and `refund`.
         ("used_milli", "i8"),  # of `subtree_milli`
+        ("own_used_milli", "i8"),  # by its own jobs
         ("share", "f8"),  # by weight; the lowest goes first
         # Kept by `admit`.
         ("next", "i8"),  # first job of its queue that waits
@@ -150,7 +152,7 @@ def new_shares(accounts: Records, pool: tuple[int, int, int]) -> Shares:
     _guarantee(found)
     sizes = 2 * found["leaves"]
     found["tree"] = np.cumsum(sizes) - sizes
-    for name in ("share", "used_milli", "next", "end"):
+    for name in ("share", "used_milli", "own_used_milli", "next", "end"):
         found[name] = 0
     return Shares(
         accounts=found,
@@ -183,7 +185,7 @@ def _guarantee(accounts: Records) -> None:
     for a in range(len(accounts) - 1, -1, -1):
         each = accounts[a]
         own = max(int(each["quota_milli"]) - int(below[a]), 0)
-        subtree = own + int(lent[a])
+        each["own_milli"], subtree = own, own + int(lent[a])
         limit = int(each["lend_milli"]) if each["lend_milli"] >= 0 else subtree
         each["subtree_milli"], each["kept_milli"] = subtree, subtree - min(subtree, limit)
         if each["parent"] >= 0:

@@ -42,6 +42,7 @@ def set_share(p: Any, a: int) -> None:
 @compiled
 def hold(p: Any, a: int, milli: int) -> None:
     """Account `a` holds `milli` more: what it keeps to itself first, the rest from its parent."""
+    p.accounts[a].own_used_milli += milli
     while a >= 0 and milli > 0:
         own = max(0, p.accounts[a].kept_milli - p.accounts[a].used_milli)
         p.accounts[a].used_milli += milli
@@ -64,6 +65,7 @@ def charge(p: Any, a: int, job: Any, weight: float) -> None:
 @compiled
 def refund(p: Any, a: int, milli: int) -> None:
     """Account `a` holds `milli` less. What it used stays in its share, and fades."""
+    p.accounts[a].own_used_milli -= milli
     while a >= 0 and milli > 0:
         beyond = p.accounts[a].used_milli - p.accounts[a].kept_milli
         p.accounts[a].used_milli -= milli
@@ -188,12 +190,25 @@ def lies_below(p: Any, a: int, top: int) -> bool:
 
 @inlined
 def borrows_from(p: Any, b: int, a: int) -> bool:
-    """Whether `b`, or an account above it that `a` is not below, uses more than its guarantee."""
+    """Whether `b`, or an account above it that `a` is not below, uses more than its guarantee.
+
+    Where `a` is below `b`, whether the own jobs of `b` use what is guaranteed to its children.
+    """
+    if b != a and lies_below(p, a, b):
+        return bool(p.accounts[b].own_used_milli > p.accounts[b].own_milli)
     while b >= 0 and not lies_below(p, a, b):
         if p.accounts[b].used_milli > p.accounts[b].subtree_milli:
             return True
         b = p.accounts[b].parent
     return False
+
+
+@inlined
+def guaranteed(p: Any, a: int, wanted: int) -> bool:
+    """Whether `wanted` more is guaranteed to account `a`: among its kin, or to its own jobs."""
+    each = p.accounts[a]
+    whole = each.used_milli + wanted <= each.subtree_milli
+    return bool(whole or each.own_used_milli + wanted <= each.own_milli)
 
 
 @compiled
@@ -206,7 +221,7 @@ def reclaim(p: Any, held: Any, order: Any, a: int, wanted: int, free: int, chose
     """
     count = 0
     taken = np.empty(len(order), np.int64)
-    if p.accounts[a].used_milli + wanted > p.accounts[a].subtree_milli:
+    if not guaranteed(p, a, wanted):
         return False
     for i in range(len(order)):
         if free >= wanted and available(p, a) >= wanted:
