@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.sim import openb_lists
 
-from dusuan.core.scheduling.packing import ANY_TYPE
+from dusuan.core.scheduling.arrays import ANY_TYPE
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim import openb
 

@@ -13,15 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.packing import (
-    ANY_TYPE,
-    REQUEST,
-    WHOLE,
-    Hosts,
-    Packing,
-    Records,
-    new_packing,
-)
+from dusuan.core.scheduling.arrays import ANY_TYPE, WHOLE, Records
+from dusuan.core.scheduling.packing import REQUEST, Hosts, Packing, new_packing
 
 Clock = Callable[[], float]
 NODE_DEVICES = 8

@@ -19,12 +19,17 @@ from numba.core.errors import NumbaWarning
 F = TypeVar("F", bound=Callable[..., Any])
 
 _RULES = Path(__file__).parent
+_BARE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compiled(function: F) -> F:
     """A rule that compiled code calls. It has no code of its own that Python could call."""
-    bare: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return cast(F, numba.njit(**bare)(function))
+    return cast(F, numba.njit(**_BARE)(function))
+
+
+def inlined(function: F) -> F:
+    """A rule that is compiled into each of its callers: for the inner loop of a search."""
+    return cast(F, numba.njit(forceinline=True, **_BARE)(function))
 
 
 def entry(function: F) -> F:

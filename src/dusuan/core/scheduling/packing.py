@@ -17,20 +17,17 @@ Placements are numbers in compiled code (`kernels.packing`); ties go to the firs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Records = npt.NDArray[Any]
+from dusuan.core.scheduling.arrays import WHOLE, Records
+
 Floats = npt.NDArray[np.float64]
 Sizes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 
-WHOLE = 1_000  # milli of a whole device
-DEVICES_PER_NODE_MAX = 64  # the devices of a node are the bits of one word
-TYPES_MAX = 62  # and so are the types that a request accepts
-ANY_TYPE = (1 << TYPES_MAX) - 1
 PACKERS = {"dusuan": 0, "fgd": 1, "best_fit": 2, "pack": 3, "spread": 4, "first_fit": 5}
 POPULARITY = 0.95  # the published setting of FGD
 SIZES_MAX = 64  # shares of a device that get a price of their own

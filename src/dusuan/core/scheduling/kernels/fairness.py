@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from dusuan.core.scheduling.compiled import compiled, entry, inlined
 from dusuan.core.scheduling.fairness import DEPTH_MAX, RESOURCES, UNLIMITED
-from dusuan.core.scheduling.kernels.packing import compiled, inlined
 
 
-@inlined
+@entry
 def available(p: Any, a: int) -> int:
     """How much more account `a` may use: its own, and what it may borrow on each level above."""
     path, depth = np.empty(DEPTH_MAX, np.int64), 0
@@ -39,7 +39,7 @@ def set_share(p: Any, a: int) -> None:
     p.accounts[a].share = most / p.accounts[a].weight
 
 
-@compiled
+@entry
 def hold(p: Any, a: int, milli: int) -> None:
     """Account `a` holds `milli` more: what it keeps to itself first, the rest from its parent."""
     p.accounts[a].own_used_milli += milli
@@ -50,7 +50,7 @@ def hold(p: Any, a: int, milli: int) -> None:
         a = p.accounts[a].parent
 
 
-@compiled
+@entry
 def charge(p: Any, a: int, job: Any, weight: float) -> None:
     """Account `a` uses what `job` asks for; `weight` is what use weighs now."""
     hold(p, a, job.milli)
@@ -62,7 +62,7 @@ def charge(p: Any, a: int, job: Any, weight: float) -> None:
         a = p.accounts[a].parent
 
 
-@compiled
+@entry
 def refund(p: Any, a: int, milli: int) -> None:
     """Account `a` holds `milli` less. What it used stays in its share, and fades."""
     p.accounts[a].own_used_milli -= milli
@@ -125,7 +125,7 @@ def first_in_line(p: Any) -> int:
     return int(a)
 
 
-@compiled
+@entry
 def open_queues(p: Any, jobs: Any) -> None:
     """The queues of the accounts: `jobs` lie in order of account, first come first served."""
     for a in range(len(p.accounts)):
@@ -140,7 +140,7 @@ def open_queues(p: Any, jobs: Any) -> None:
         enter(p, a, ready_below(p, a))
 
 
-@compiled
+@entry
 def admit(p: Any, jobs: Any, free_milli: int, weight: float, admitted: Any) -> int:
     """Admit waiting jobs in fair order while there is room; returns how many, `admitted[:n]`.
 
@@ -171,7 +171,7 @@ def close(p: Any, a: int) -> None:
     renew(p, a)
 
 
-@compiled
+@entry
 def reopen(p: Any) -> None:
     """Open the queues that `admit` closed."""
     for a in range(len(p.accounts) - 1, -1, -1):
@@ -211,7 +211,7 @@ def guaranteed(p: Any, a: int, wanted: int) -> bool:
     return bool(whole or each.own_used_milli + wanted <= each.own_milli)
 
 
-@compiled
+@entry
 def reclaim(p: Any, held: Any, order: Any, a: int, wanted: int, free: int, chosen: Any) -> bool:
     """Choose which of the `held` jobs stop so that `a` can use `wanted` of what it is guaranteed.
 
@@ -258,7 +258,7 @@ def arranged(parents: Any, order: Any) -> Any:
     return found
 
 
-@compiled
+@entry
 def fair_ranks(parents: Any, by_share: Any) -> Any:
     """How many accounts come before each; `by_share` are the accounts by ascending share.
 
@@ -276,14 +276,14 @@ def fair_ranks(parents: Any, by_share: Any) -> Any:
     return rank
 
 
-@compiled
+@entry
 def set_shares(p: Any) -> None:
     """The shares of all accounts."""
     for a in range(len(p.accounts)):
         set_share(p, a)
 
 
-@compiled
+@entry
 def summed_up(parents: Any, own: Any) -> Any:
     """What accounts and all below them have, from what each has by itself."""
     total = own.copy()
@@ -292,7 +292,7 @@ def summed_up(parents: Any, own: Any) -> Any:
     return total
 
 
-@compiled
+@entry
 def level_out(
     parents: Any, weights: Any, demand: Any, asked: Any, pool: float, by_demand: Any
 ) -> Any:

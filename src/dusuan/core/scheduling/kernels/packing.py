@@ -8,33 +8,17 @@ decision costs the logarithm of the cluster's size, and is the one that a scan o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-from dusuan.core.scheduling.packing import TYPES_MAX, WHOLE
-
-F = TypeVar("F", bound=Callable[..., Any])
+from dusuan.core.scheduling.arrays import TYPES_MAX, WHOLE
+from dusuan.core.scheduling.compiled import compiled, entry, inlined
 
 DUSUAN, FGD, BEST_FIT, PACK, SPREAD, FIRST_FIT = range(6)  # see packing.PACKERS
 UNFIT = -1
 _BASE = 1 << 20  # scores that count losses start here, so that they stay positive
 _SCORE_MAX = 100  # of the published scores
-
-
-def compiled(function: F) -> F:
-    """Compile on the first call, from then on from the cache on disk where one can be written."""
-    try:
-        return cast(F, numba.njit(cache=True)(function))
-    except RuntimeError:
-        return cast(F, numba.njit(function))
-
-
-def inlined(function: F) -> F:
-    """Compile into each caller: for the small functions of an inner loop."""
-    return cast(F, numba.njit(forceinline=True)(function))
 
 
 @inlined
@@ -218,7 +202,7 @@ def pack(p: Any, n: int, s: int) -> tuple[int, int]:
     return score, device
 
 
-@compiled
+@entry
 def evaluate(p: Any, n: int, s: int) -> tuple[int, int]:
     """Score of node `n` for request `s`, higher is better, and the device for a share."""
     if not fits(p, n, s):
@@ -236,7 +220,7 @@ def evaluate(p: Any, n: int, s: int) -> tuple[int, int]:
     return 0, tightest(p, n, s)
 
 
-@compiled
+@entry
 def scan(p: Any, s: int) -> int:
     """The best node for request `s` by looking at all, or -1. What `choose` must equal."""
     best, found = UNFIT, -1
@@ -303,7 +287,7 @@ def refresh(p: Any, s: int) -> None:
     p.cursors[s] = p.counts[0]
 
 
-@compiled
+@entry
 def choose(p: Any, s: int) -> int:
     """The best node for request `s`, the first among equals, or -1 when none fits."""
     refresh(p, s)
@@ -322,7 +306,7 @@ def changed(p: Any, n: int) -> None:
     p.counts[0] += 1
 
 
-@compiled
+@entry
 def take(p: Any, n: int, s: int) -> Any:
     """Give request `s` its part of node `n`, where it fits; returns the devices as bits."""
     r = p.requests[s]
@@ -339,7 +323,7 @@ def take(p: Any, n: int, s: int) -> Any:
     return bits
 
 
-@compiled
+@entry
 def give_back(p: Any, n: int, s: int, bits: Any) -> None:
     """Undo `take`."""
     r = p.requests[s]
@@ -351,7 +335,7 @@ def give_back(p: Any, n: int, s: int, bits: Any) -> None:
     changed(p, n)
 
 
-@compiled
+@entry
 def retake(p: Any, n: int, s: int, bits: Any) -> None:
     """Undo `give_back`: the very devices."""
     r = p.requests[s]
@@ -363,7 +347,7 @@ def retake(p: Any, n: int, s: int, bits: Any) -> None:
     changed(p, n)
 
 
-@compiled
+@entry
 def place_all(p: Any, arrivals: Any, nodes: Any, devices: Any) -> int:
     """Decide `arrivals` (kinds of request) in turn; returns how many found room.
 
@@ -380,7 +364,7 @@ def place_all(p: Any, arrivals: Any, nodes: Any, devices: Any) -> int:
     return placed
 
 
-@compiled
+@entry
 def knapsack(sizes: Any, prices: Any) -> tuple[Any, Any]:
     """The most that c milli can hold for c in 0..1000, and what then fills a device."""
     worth, last = np.zeros(WHOLE + 1), np.full(WHOLE + 1, -1)
