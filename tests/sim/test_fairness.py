@@ -127,7 +127,8 @@ def test_quotas_and_limits_hold_and_the_books_close(accounts: Any, drawn: Any, d
     dice.shuffle(held)
     for j in held:
         kernels.refund(shares, int(jobs[j]["account"]), int(jobs[j]["milli"]))
-    assert not shares.accounts["used_milli"].any()
+    for name in ("used_milli", "own_used_milli"):
+        assert not shares.accounts[name].any()
 
 
 @settings(max_examples=150, deadline=None)
@@ -165,6 +166,19 @@ def test_what_is_guaranteed_is_reclaimed(
             assert idle + freed - int(held[h]["milli"]) < wanted or len(books.above(a)) > 2, (
                 "nobody is stopped for nothing"
             )
+
+
+def test_nobody_stops_a_job_of_its_own_for_another() -> None:
+    accounts = fairness.accounts_array(4)
+    accounts["parent"], accounts["quota_milli"] = [-1, 0, 1, 0], [-1, 8_000, 3_000, -1]
+    shares = fairness.new_shares(accounts, (POOL, 1, 1))
+    held = np.zeros(2, fairness.HELD)
+    held["account"], held["milli"] = [1, 3], [6_000, 14_000]
+    for who, milli in held.tolist():
+        kernels.hold(shares, who, milli)
+    chosen = np.zeros(2, np.bool_)
+    assert kernels.reclaim(shares, held, np.arange(2), 1, 2_000, 0, chosen)
+    assert chosen.tolist() == [False, True]
 
 
 def test_own_jobs_and_children_take_back_from_each_other() -> None:
