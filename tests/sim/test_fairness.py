@@ -170,10 +170,10 @@ def test_what_is_guaranteed_is_reclaimed(
 
 def test_nobody_stops_a_job_of_its_own_for_another() -> None:
     accounts = fairness.accounts_array(4)
-    accounts["parent"], accounts["quota_milli"] = [-1, 0, 1, 0], [-1, 8_000, 3_000, -1]
+    accounts["parent"], accounts["quota_milli"] = [-1, 0, 0, 1], [-1, 8_000, -1, 3_000]
     shares = fairness.new_shares(accounts, (POOL, 1, 1))
     held = np.zeros(2, fairness.HELD)
-    held["account"], held["milli"] = [1, 3], [6_000, 14_000]
+    held["account"], held["milli"] = [1, 2], [6_000, 14_000]
     for who, milli in held.tolist():
         kernels.hold(shares, who, milli)
     chosen = np.zeros(2, np.bool_)
