@@ -14,7 +14,7 @@ from tests.sim.test_packing import Auditor
 from typer.testing import CliRunner
 
 from dusuan.cli import build
-from dusuan.core.scheduling.packing import PACKERS
+from dusuan.core.scheduling.policy import PLACEMENTS
 from dusuan.sim import fill, openb, pack
 
 TRACES = openb_lists.shared_traces()
@@ -45,7 +45,7 @@ def cluster(folder: Path, seed: int = 0) -> tuple[openb.NodeList, openb.PodList]
     return found, asked
 
 
-@pytest.mark.parametrize("packer", sorted(PACKERS))
+@pytest.mark.parametrize("packer", sorted(PLACEMENTS))
 def test_the_log_is_right(tmp_path: Path, packer: str) -> None:
     nodes, pods = cluster(tmp_path)
     packed, log = pack.pack(nodes, pods, packer, 1.3, 7, frozen)
@@ -88,10 +88,10 @@ def test_the_better_rule_allocates_more(tmp_path: Path) -> None:
             pack.pack(*cluster(tmp_path, i), packer, 1.3, i, frozen)[0].gpu_allocated_pct
             for i in range(5)
         )
-        for packer in ("dusuan", "fgd", "best_fit", "spread")
+        for packer in ("dusuan", "fgd", "best-fit", "spread")
     }
     assert share["dusuan"] > share["fgd"] > share["spread"]
-    assert share["dusuan"] > share["best_fit"]
+    assert share["dusuan"] > share["best-fit"]
 
 
 # Weng et al., USENIX ATC 2023, published results of their simulator at 130 % of demand.

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from dusuan.core.scheduling import consolidation, packing
-from dusuan.core.scheduling.kernels import packing as kernels
+from dusuan.core.scheduling.arrays import REQUEST
+from dusuan.core.scheduling.kernels.score import UNFIT
+from dusuan.core.scheduling.policy import PLACEMENTS
+from dusuan.core.scheduling.typical import cpu_need, device_worth, prices, typical_requests
 
 CPU, MEMORY = 64_000, 4_096
 
@@ -32,7 +35,7 @@ def hosts(types: Sequence[int], devices: Sequence[int], cpu: Sequence[int]) -> p
 
 
 def requests(rows: Sequence[tuple[int, int, int, int, int]]) -> Any:
-    found = np.zeros(len(rows), packing.REQUEST)
+    found = np.zeros(len(rows), REQUEST)
     for i, (cpu, memory, types, milli, devices) in enumerate(rows):
         found[i] = (cpu, memory, types, milli, devices)
     return found
@@ -91,7 +94,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 3)), max_size=60)
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(sorted(packing.PACKERS)), NODES, REQUESTS, STEPS)
+@given(st.sampled_from(sorted(PLACEMENTS)), NODES, REQUESTS, STEPS)
 def test_the_index_decides_as_a_scan_and_the_books_stay_right(
     packer: str, nodes: Any, rows: Any, steps: Any
 ) -> None:
@@ -102,28 +105,30 @@ def test_the_index_decides_as_a_scan_and_the_books_stay_right(
         s = draw % len(kinds)
         if leave == 0 and held:
             kind, n, bits = held.pop(draw % len(held))
-            kernels.give_back(p, n, kind, bits)
+            p.give_back(n, kind, bits)
             auditor.move(kind, n, bits, -1)
             continue
-        n = kernels.choose(p, s)
-        assert n == kernels.scan(p, s)
+        n = p.choose(s)
+        assert n == p.scan(s)
         assert (n >= 0) == any(auditor.fits(node, s) for node in range(len(nodes)))
         if n >= 0:
-            bits = kernels.take(p, n, s)
+            bits = p.take(n, s)
             auditor.move(s, n, bits, 1)
             held.append((s, n, bits))
-    assert p.cpu.tolist() == auditor.cpu
-    assert [p.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)] == auditor.free
+    assert p.state.nodes["cpu_free_milli"].tolist() == auditor.cpu
+    assert [
+        p.state.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)
+    ] == auditor.free
 
 
 def test_more_changes_than_the_ring_holds_rebuild_the_tree() -> None:
     kinds = requests([(0, 0, 1, 500, 1), (0, 0, 1, 250, 1)])
     p = packing.new_packing(hosts([0] * 3, [1] * 3, [CPU] * 3), kinds, np.ones(2, np.int64), "fgd")
-    assert kernels.choose(p, 1) == 0
-    for _ in range(2 * len(p.changes)):
-        kernels.give_back(p, 0, 0, kernels.take(p, 0, 0))
-    kernels.take(p, 0, 0)
-    assert kernels.choose(p, 1) == kernels.scan(p, 1)
+    assert p.choose(1) == 0
+    for _ in range(2 * p.state.changes.shape[1]):
+        p.give_back(0, 0, p.take(0, 0))
+    p.take(0, 0)
+    assert p.choose(1) == p.scan(1)
 
 
 def fragmentation(free: list[int], cpu: int, typical: Any, weight: Any, kind: int) -> float:
@@ -140,8 +145,8 @@ def fragmentation(free: list[int], cpu: int, typical: Any, weight: Any, kind: in
 
 
 def published_score(p: Any, cluster: Any, n: int, s: int, typical: Any, weight: Any) -> int:
-    free = p.free[n, : cluster.devices[n]].tolist()
-    kind, cpu, r = int(cluster.type[n]), int(p.cpu[n]), p.requests[s]
+    free = p.state.free[n, : cluster.devices[n]].tolist()
+    kind, cpu, r = int(cluster.type[n]), int(p.state.nodes["cpu_free_milli"][n]), p.requests[s]
     before = fragmentation(free, cpu, typical, weight, kind)
     afters = []
     if r["devices"] == 1:
@@ -167,17 +172,17 @@ def test_fgd_scores_are_the_published_ones(nodes: Any, rows: Any, steps: Any) ->
     cluster, kinds = hosts(*zip(*nodes, strict=True)), requests(rows)
     popularity = np.arange(1, len(kinds) + 1)
     p = packing.new_packing(cluster, kinds, popularity, "fgd")
-    typical, weight = packing.typical_requests(kinds, popularity)
+    typical, weight = typical_requests(kinds, popularity)
     for draw, _ in steps[:12]:
         s = draw % len(kinds)
         for n in range(len(nodes)):
-            score, _ = kernels.evaluate(p, n, s)
-            if score != kernels.UNFIT:
+            score, _ = p.evaluate(n, s)
+            if score != UNFIT:
                 exact = published_score(p, cluster, n, s, typical, weight)
                 assert abs(score - exact) <= 1  # sums in another order may truncate differently
-        n = kernels.choose(p, s)
+        n = p.choose(s)
         if n >= 0:
-            kernels.take(p, n, s)
+            p.take(n, s)
 
 
 SIZES = st.lists(st.integers(20, 999), min_size=1, max_size=6, unique=True).map(sorted)
@@ -196,7 +201,7 @@ def patterns(sizes: Sequence[int], room: int = 1000) -> Iterator[tuple[int, ...]
 @given(st.lists(st.integers(90, 999), min_size=1, max_size=5, unique=True).map(sorted), st.data())
 def test_prices_are_the_dual_of_cutting_stock(sizes: list[int], data: st.DataObject) -> None:
     demand = np.array([data.draw(st.integers(1, 50)) for _ in sizes], float)
-    price = packing.prices(np.array(sizes, np.int32), demand)
+    price = prices(np.array(sizes, np.int32), demand)
     all_patterns = np.array(list(patterns(sizes)), float)
     assert (all_patterns @ price).max() <= 1 + 1e-6, "no device holds more than it is worth"
     least = linprog(np.ones(len(all_patterns)), A_ub=-all_patterns.T, b_ub=-demand).fun
@@ -207,7 +212,7 @@ def test_prices_are_the_dual_of_cutting_stock(sizes: list[int], data: st.DataObj
 @settings(max_examples=30, deadline=None)
 def test_a_device_is_worth_no_more_in_parts(sizes: list[int]) -> None:
     rows = [(0, 0, 1, size, 1) for size in sizes]
-    worth = packing.device_worth(requests(rows), np.full(len(rows), 1 / len(rows)))
+    worth = device_worth(requests(rows), np.full(len(rows), 1 / len(rows)))
     assert worth[0] == 0 and worth[1000] == 1 and (np.diff(worth) >= -1e-9).all()
     for a in range(0, 1001, 37):
         assert worth[a] + worth[1000 - a] <= 1 + 1e-9
@@ -216,13 +221,13 @@ def test_a_device_is_worth_no_more_in_parts(sizes: list[int]) -> None:
 def test_typical_requests_are_the_popular_ones() -> None:
     kinds = requests([(1_000, 0, 1, 500, 1), (1_000, 9, 1, 500, 1), (2_000, 0, 1, 1000, 1),
                       (3_000, 0, 1, 1000, 1)])  # fmt: skip
-    typical, weight = packing.typical_requests(kinds, np.array([40, 20, 37, 3]))
+    typical, weight = typical_requests(kinds, np.array([40, 20, 37, 3]))
     assert typical["cpu_milli"].tolist() == [1_000, 2_000], "memory sets no kinds apart"
     assert [Fraction(w).limit_denominator(1000) for w in weight] == [
         Fraction(60, 97),
         Fraction(37, 97),
     ]
-    assert packing.cpu_need(typical, weight) == pytest.approx((60 * 1000 + 37 * 2000) / (30 + 37))
+    assert cpu_need(typical, weight) == pytest.approx((60 * 1000 + 37 * 2000) / (30 + 37))
 
 
 def test_dusuan_keeps_cpu_for_the_devices_that_need_it() -> None:
@@ -230,8 +235,8 @@ def test_dusuan_keeps_cpu_for_the_devices_that_need_it() -> None:
     kinds = requests([(8_000, 0, 1, 1000, 1), (20_000, 0, 1, 1000, 1), (1_000, 0, 1, 1000, 1)])
     cluster = hosts([0, 0], [4, 4], [32_000, 200_000])
     p = packing.new_packing(cluster, kinds, np.array([98, 1, 1]), "dusuan")
-    assert kernels.choose(p, 1) == 1
-    assert kernels.choose(p, 2) == 0
+    assert p.choose(1) == 1
+    assert p.choose(2) == 0
 
 
 def test_several_devices_are_asked_whole() -> None:
@@ -246,7 +251,7 @@ def test_a_gang_gets_a_node_by_the_cheapest_move() -> None:
     p = packing.new_packing(hosts([0] * 3, [4] * 3, [CPU] * 3), kinds, np.ones(3, int), "spread")
     running = []
     for node, kind in ((0, 1), (1, 2), (2, 1)):
-        bits = kernels.take(p, node, kind)
+        bits = p.take(node, kind)
         running.append(consolidation.Held(node, kind, node, int(bits)))
     room = consolidation.make_room(p, 0, running)
     assert room is not None and room.node == 1 and room.moved_milli == 500
@@ -261,9 +266,9 @@ def test_moves_leave_the_books_right(nodes: Any, rows: Any, steps: Any, wanted: 
     p = packing.new_packing(cluster, kinds, np.ones(len(kinds), np.int64), "spread")
     auditor, held = Auditor(cluster, kinds), []
     for draw, leave in steps:
-        s, n = draw % len(kinds), kernels.choose(p, draw % len(kinds))
+        s, n = draw % len(kinds), p.choose(draw % len(kinds))
         if n >= 0:
-            bits = int(kernels.take(p, n, s))
+            bits = int(p.take(n, s))
             auditor.move(s, n, bits, 1)
             held.append(consolidation.Held(len(held), s, n, bits, leave > 0))
     s = wanted % len(kinds)
@@ -280,5 +285,7 @@ def test_moves_leave_the_books_right(nodes: Any, rows: Any, steps: Any, wanted: 
             auditor.move(held[job].request, move.node, move.devices, 1)
         assert room.moved_milli == sum(int(kinds[held[j].request]["milli"])
             * int(kinds[held[j].request]["devices"]) for j in moved)  # fmt: skip
-    assert p.cpu.tolist() == auditor.cpu
-    assert [p.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)] == auditor.free
+    assert p.state.nodes["cpu_free_milli"].tolist() == auditor.cpu
+    assert [
+        p.state.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)
+    ] == auditor.free

@@ -80,12 +80,12 @@ def fill(
 
 
 def _placement(name: str) -> str:
-    from dusuan.core.scheduling.packing import PACKERS
+    from dusuan.core.scheduling.policy import PLACEMENTS
 
-    plain = name.replace("-", "_")
-    if plain not in PACKERS:
+    plain = name.replace("_", "-")
+    if plain not in PLACEMENTS:
         text = f"there is no placement {name!r}"
-        raise usage("unknown_policy", text, did_you_mean(plain, PACKERS))
+        raise usage("unknown_policy", text, did_you_mean(plain, PLACEMENTS))
     return plain
 
 

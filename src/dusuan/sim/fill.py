@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import ANY_TYPE, WHOLE, Records
-from dusuan.core.scheduling.packing import REQUEST, Hosts, Packing, new_packing
+from dusuan.core.scheduling.arrays import ANY_TYPE, REQUEST, WHOLE, Records
+from dusuan.core.scheduling.packing import Hosts, Packing, new_packing
 
 Clock = Callable[[], float]
 NODE_DEVICES = 8
@@ -73,19 +73,14 @@ def requests() -> tuple[Records, npt.NDArray[np.int64]]:
 
 
 def fill(devices: int, packer: str, seed: int, clock: Clock) -> Filled:
-    """Fill `devices` (at least 1) with a placement of `packing.PACKERS`, and time it."""
-    from dusuan.core.scheduling.kernels.packing import place_all
-
+    """Fill `devices` (at least 1) with a placement of `policy.PLACEMENTS`, and time it."""
     kinds, popularity = requests()
     draw = np.random.default_rng(seed)
-    nodes = np.empty(0, np.int32)
-    bits = np.empty(0, np.uint64)
-    place_all(new_packing(hosts(8), kinds, popularity, packer), np.empty(0, np.int64), nodes, bits)
     packing = new_packing(hosts(devices), kinds, popularity, packer)
     come = _until(devices * WHOLE, kinds, popularity, draw)
-    nodes, bits = np.empty(len(come), np.int32), np.empty(len(come), np.uint64)
+    packing.place_all(come[:0])  # compiles
     began = clock()
-    place_all(packing, come, nodes, bits)
+    nodes, bits = packing.place_all(come)
     wall_s = clock() - began
     rounds = _rounds(packing, come, nodes, bits, popularity, draw, clock)
     return Filled(
@@ -112,26 +107,25 @@ def _until(
 def _rounds(
     packing: Packing,
     come: npt.NDArray[np.int64],
-    nodes: npt.NDArray[np.int32],
+    nodes: npt.NDArray[np.int64],
     bits: npt.NDArray[np.uint64],
     popularity: npt.NDArray[np.int64],
     draw: np.random.Generator,
     clock: Clock,
 ) -> list[float]:
     """Milliseconds of each round of `PENDING` decisions, with departures between them."""
-    from dusuan.core.scheduling.kernels.packing import give_back, place_all
-
-    held = [(int(s), int(n), b) for s, n, b in zip(come, nodes, bits, strict=True) if n >= 0]
-    found, taken = np.empty(PENDING, np.int32), np.empty(PENDING, np.uint64)
+    held = [(int(s), int(n), int(b)) for s, n, b in zip(come, nodes, bits, strict=True) if n >= 0]
     times = []
     for _ in range(ROUNDS):
         draw.shuffle(held)
         leaving, held = held[: PENDING // 2], held[PENDING // 2 :]
         for s, n, b in leaving:
-            give_back(packing, n, s, b)
+            packing.give_back(n, s, b)
         queue = draw.choice(len(popularity), PENDING, p=popularity / popularity.sum())
         began = clock()
-        place_all(packing, queue, found, taken)
+        found, taken = packing.place_all(queue)
         times.append((clock() - began) * 1000.0)
-        held += [(int(s), int(n), b) for s, n, b in zip(queue, found, taken, strict=True) if n >= 0]
+        held += [
+            (int(s), int(n), int(b)) for s, n, b in zip(queue, found, taken, strict=True) if n >= 0
+        ]
     return times

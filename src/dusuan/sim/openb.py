@@ -17,8 +17,15 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import ANY_TYPE, DEVICES_PER_NODE_MAX, TYPES_MAX, WHOLE, Records
-from dusuan.core.scheduling.packing import REQUEST, Hosts
+from dusuan.core.scheduling.arrays import (
+    ANY_TYPE,
+    DEVICES_PER_NODE_MAX,
+    REQUEST,
+    TYPES_MAX,
+    WHOLE,
+    Records,
+)
+from dusuan.core.scheduling.packing import Hosts
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.quantities import did_you_mean
 

@@ -76,18 +76,14 @@ def _thinned(
 def pack(
     nodes: NodeList, pods: PodList, packer: str, load: float, seed: int, clock: Clock
 ) -> tuple[Packed, Decisions]:
-    """Run the protocol with a placement of `packing.PACKERS`. Same seed, same decisions."""
-    from dusuan.core.scheduling.kernels.packing import place_all
-
+    """Run the protocol with a placement of `policy.PLACEMENTS`. Same seed, same decisions."""
     come = arrivals(nodes, pods, load, seed)
     shuffled = np.random.default_rng([seed, 2]).permutation(len(nodes.hosts))
     popularity = np.bincount(pods.pods, minlength=len(pods.requests))
-    found, devices = np.empty(len(come), np.int32), np.empty(len(come), np.uint64)
-    hosts = nodes.hosts.reordered(shuffled)
-    place_all(new_packing(hosts, pods.requests, popularity, packer), come[:0], found, devices)
-    packing = new_packing(hosts, pods.requests, popularity, packer)
+    packing = new_packing(nodes.hosts.reordered(shuffled), pods.requests, popularity, packer)
+    packing.place_all(come[:0])  # compiles
     began = clock()
-    place_all(packing, come, found, devices)
+    found, devices = packing.place_all(come)
     wall_s = clock() - began
     decisions = Decisions(come, np.where(found >= 0, shuffled[found], -1).astype(np.int32), devices)
     return _figures(nodes, pods, decisions, wall_s), decisions

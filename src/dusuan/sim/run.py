@@ -17,9 +17,9 @@ from dusuan.core.scheduling.arrays import (
     Records,
     State,
     accounts_array,
-    new_state,
 )
 from dusuan.core.scheduling.policy import PREDICTORS, PolicyParts, rules
+from dusuan.core.scheduling.state import new_state
 from dusuan.sim.faults import FAULT
 from dusuan.sim.trace import Site, Trace
 

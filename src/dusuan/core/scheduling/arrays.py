@@ -2,7 +2,7 @@
 
 Times are integer milliseconds, shares of a device are milli (1,000 is a whole one), ratings are
 GFLOPS. One record per node, job, account and holding; free shares are a matrix (node, device).
-`State` is everything that a compiled round works on; `new_state` makes one from nodes and jobs.
+`State` is everything that a compiled round works on; `state.new_state` makes one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ KEYS = 4  # parts of an order
 ARRAYS = (
     *("nodes", "free", "types", "jobs", "accounts", "holdings", "keys", "queue", "running"),
     *("ending", "lines", "later", "later_nodes", "picks", "history", "scratch", "marks"),
+    *("requests", "of_type", "idle", "scores", "trees", "changes", "seen"),
+    *("worth", "level", "steps", "alone", "together"),
 )
 ANY_TYPE = (1 << TYPES_MAX) - 1
 
@@ -49,17 +51,39 @@ NODE = np.dtype(
         ("closes_ms", "i8"),  # from then on it is promised: a lease, maintenance
         ("first", "i8"),  # first holding on it, -1 for none
         ("faulty", "u8"),  # devices that are down, as bits
+        ("place", "i8"),  # among the nodes of its type
     ],
     align=True,
 )
 TYPE = np.dtype(
     [
         ("rating_gflops", "i8"),
-        ("rank", "i8"),  # 0 is the fastest
+        ("rank", "i8"),  # 0 is the fastest; types of one rating share theirs
+        ("ranked", "i8"),  # of type i: which type is at place i by rank
         ("gpus_max", "i8"),  # the most on one node
         ("gpus", "i8"),
         ("nodes", "i8"),
         ("later_ms", "i8"),  # the moment of a reservation on this type; 0: none
+        ("first", "i8"),  # where its nodes begin in `of_type`
+        ("changes", "i8"),  # of its nodes, so far
+    ],
+    align=True,
+)
+REQUEST = np.dtype(
+    [
+        ("cpu_milli", "i8"),
+        ("memory_mib", "i8"),
+        ("types", "i8"),  # acceptable device types, as bits
+        ("milli", "i8"),  # of each device
+        ("devices", "i8"),
+    ],
+    align=True,
+)
+TREE = np.dtype(
+    [
+        ("key", "i8"),  # of which request, type, placement and view; -1: of none
+        ("cursor", "i8"),  # changes of its type that it has seen
+        ("stamp", "i8"),  # the reserved moment that it has seen
     ],
     align=True,
 )
@@ -84,6 +108,7 @@ JOB = np.dtype(
         ("preemptible", "i8"),
         ("yields", "i8"),  # holds back nobody while it waits
         ("topology", "i8"),
+        ("request", "i8"),  # which kind of request it is
         ("earliest_ms", "i8"),
         ("deadline_ms", "i8"),
         # What became of it.
@@ -162,6 +187,17 @@ STATE = np.dtype(
         ("accounts", "i8"),
         ("lines", "i8"),
         ("groups", "i8"),
+        ("requests", "i8"),
+        ("leaves", "i8"),  # of a tree
+        ("trees", "i8"),
+        ("ring", "i8"),  # changes that are remembered of a type
+        ("steps", "i8"),
+        ("levels", "i8"),
+        ("indexed", "i8"),  # whether nodes are found by trees; else by a scan
+        ("refreshes", "i8"),
+        ("later_stamp", "i8"),  # counts views of reserved moments
+        ("cpu_max", "i8"),  # of any node
+        ("cpu_per_device", "f8"),  # milli; what a typical request needs for one; 0: no need
         ("waiting", "i8"),
         ("running", "i8"),
         ("free_record", "i8"),
@@ -224,6 +260,18 @@ class State:
     history: Integers  # [groups, 3] last run times of similar jobs, and how many
     scratch: Integers  # [max(N, J, G)] working space
     marks: Integers  # [N] stamp of the search that marked a node
+    requests: Records  # REQUEST[K] kinds of request that jobs are of
+    of_type: Integers  # [N] nodes by type
+    idle: Integers  # [65] how many nodes have so many devices wholly free
+    scores: npt.NDArray[np.int32]  # [trees, 2 * leaves] see `kernels.index`
+    trees: Records  # TREE[trees]
+    changes: Integers  # [T, ring] places of nodes that changed, a ring per type
+    seen: Integers  # [N] the refresh that last looked at a node
+    worth: npt.NDArray[np.float64]  # [1001] of a device by what of it is free
+    level: Integers  # [1001] how many typical shares a free share could hold
+    steps: Integers  # [B] CPU needs of typical requests, ascending
+    alone: npt.NDArray[np.float64]  # [T, B + 1, levels] part of them that one such device serves
+    together: npt.NDArray[np.float64]  # [T, B + 1, G + 1] that so many whole devices serve
     values: Records  # STATE[1]
 
     @property
@@ -270,94 +318,3 @@ def accounts_array(count: int) -> Records:
     for name in ("quota_milli", "borrow_milli", "lend_milli"):
         accounts[name] = -1
     return accounts
-
-
-def new_state(nodes: Records, ratings_gflops: Integers, jobs: Records, accounts: Records) -> State:
-    """An idle cluster with nobody in its queue. `ratings_gflops` is per device type.
-
-    Arrays are copied. Raises `ValueError` for a cluster that the arrays cannot hold.
-    """
-    nodes, jobs = nodes.copy(), jobs.copy()
-    for name in ("domain", "leaf"):  # as numbers below the count of nodes
-        nodes[name] = np.unique(nodes[name], return_inverse=True)[1]
-    if len(nodes) and nodes["gpus"].max() > DEVICES_PER_NODE_MAX:
-        raise ValueError(f"a node has more than {DEVICES_PER_NODE_MAX} devices")
-    if len(ratings_gflops) > TYPES_MAX:
-        raise ValueError(f"more than {TYPES_MAX} device types")
-    free = _all_free(nodes)
-    holdings = _holdings(nodes, jobs)
-    size = max(len(jobs), 1)
-    state = State(
-        nodes=nodes,
-        free=free,
-        types=_types(nodes, ratings_gflops),
-        jobs=jobs,
-        accounts=accounts.copy() if len(accounts) else accounts_array(1),
-        holdings=holdings,
-        keys=np.zeros((size, KEYS)),
-        queue=np.zeros(size, np.int64),
-        running=np.zeros(size, np.int64),
-        ending=np.zeros(size, np.int64),
-        lines=np.zeros(3 * len(holdings) + 2 * TYPES_MAX, LINE),
-        later=free.copy(),
-        later_nodes=nodes.copy(),
-        picks=np.zeros(len(nodes) + 1, HOLDING),
-        history=np.zeros((int(jobs["group"].max(initial=0)) + 1, 3), np.int64),
-        scratch=np.zeros(max(len(nodes), size, DEVICES_PER_NODE_MAX), np.int64),
-        marks=np.zeros(max(len(nodes), 1), np.int64),
-        values=np.zeros(1, STATE),
-    )
-    _fill_in(state)
-    return state
-
-
-def _fill_in(state: State) -> None:
-    """The values that compiled code needs beside the arrays."""
-    values, jobs = state.values, state.jobs
-    for name in ARRAYS:
-        values[f"{name}_at"] = getattr(state, name).ctypes.data
-    for name in ("nodes", "types", "jobs", "accounts", "lines"):
-        values[name] = len(getattr(state, name))
-    values["width"] = state.free.shape[1]
-    values["groups"] = len(state.history)
-    values["oldest_ms"] = FOREVER_MS
-    values["free_milli"] = int(state.free.sum())
-    values["smallest_milli"] = int((jobs["devices"] * jobs["milli"]).min(initial=WHOLE))
-    values["shares"] = bool((jobs["milli"] < WHOLE).any())
-    with_devices = state.nodes["gpus"][state.nodes["gpus"] > 0]
-    values["node_min"] = int(with_devices.min(initial=DEVICES_PER_NODE_MAX))
-    values["leases"] = bool((state.nodes["closes_ms"] < FOREVER_MS).any())
-    values["deviceless"] = bool((jobs["devices"] == 0).any())
-
-
-def _all_free(nodes: Records) -> Integers:
-    """Every device of every node wholly free; also sets what of a node is free."""
-    width = int(nodes["gpus"].max(initial=1))
-    free = np.where(np.arange(max(width, 1)) < nodes["gpus"][:, None], WHOLE, 0).astype(np.int64)
-    nodes["whole"] = nodes["gpus"]
-    nodes["cpu_free_milli"] = nodes["cpu_milli"]
-    nodes["memory_free_mib"] = nodes["memory_mib"]
-    return np.ascontiguousarray(free)
-
-
-def _types(nodes: Records, ratings_gflops: Integers) -> Records:
-    """Per type: its rating, its rank (fastest first), the most devices on a node, and in all."""
-    types = np.zeros(max(len(ratings_gflops), 1), TYPE)
-    types["rating_gflops"][: len(ratings_gflops)] = ratings_gflops
-    order = np.argsort(-types["rating_gflops"], kind="stable")
-    types["rank"][order] = np.arange(len(types))
-    np.maximum.at(types["gpus_max"], nodes["type"], nodes["gpus"])
-    np.add.at(types["gpus"], nodes["type"], nodes["gpus"])
-    np.add.at(types["nodes"], nodes["type"], 1)
-    return types
-
-
-def _holdings(nodes: Records, jobs: Records) -> Records:
-    """Room for every holding that can exist at once, as one list of free records."""
-    devices, smallest = int(nodes["gpus"].sum()), int(jobs["milli"].min(initial=WHOLE))
-    by_devices = devices * (WHOLE // max(smallest, 1)) + int((jobs["devices"] == 0).sum())
-    by_jobs = int(np.minimum(jobs["devices"], max(len(nodes), 1)).clip(1).sum())
-    holdings = np.zeros(min(by_devices, by_jobs) + 1, HOLDING)
-    holdings["next"] = np.arange(1, len(holdings) + 1)
-    holdings["next"][-1] = -1
-    return holdings

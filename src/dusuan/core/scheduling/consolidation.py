@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from dusuan.core.scheduling.packing import Packing
 
 NODES_MAX = 32  # looked at, those with the least to move first
@@ -52,11 +50,9 @@ def make_room(packing: Packing, request: int, held: Sequence[Held]) -> Room | No
     The cost of a move is what moves of devices. Of the `NODES_MAX` nodes where the least would have
     to move, the first whose jobs all find another place is taken. Nobody moves where it fits.
     """
-    from dusuan.core.scheduling.kernels.packing import choose, take
-
-    n = choose(packing, request)
+    n = packing.choose(request)
     if n >= 0:
-        return Room(int(n), int(take(packing, n, request)), (), 0)
+        return Room(n, packing.take(n, request), (), 0)
     on_node: dict[int, list[Held]] = {}
     for each in held:
         if each.movable:
@@ -83,17 +79,15 @@ def _leaving(
     packing: Packing, request: int, node: int, there: list[Held], asked: dict[int, int]
 ) -> list[Held] | None:
     """The smallest jobs of a node without which `request` fits there; None if it never does."""
-    from dusuan.core.scheduling.kernels.packing import evaluate, give_back, retake
-
     leaving: list[Held] = []
     for each in sorted(there, key=lambda each: (asked[each.job], each.job)):
-        give_back(packing, node, each.request, np.uint64(each.devices))
+        packing.give_back(node, each.request, each.devices)
         leaving.append(each)
-        if evaluate(packing, node, request)[0] >= 0:
+        if packing.evaluate(node, request)[0] >= 0:
             break
-    fits = evaluate(packing, node, request)[0] >= 0
+    fits = packing.evaluate(node, request)[0] >= 0
     for each in leaving:
-        retake(packing, node, each.request, np.uint64(each.devices))
+        packing.retake(node, each.request, each.devices)
     return leaving if fits else None
 
 
@@ -101,22 +95,20 @@ def _tried(
     packing: Packing, request: int, node: int, leaving: list[Held], cost: int
 ) -> Room | None:
     """Move them and place `request`; all is undone when somebody finds no other place."""
-    from dusuan.core.scheduling.kernels.packing import choose, give_back, retake, take
-
     for each in leaving:
-        give_back(packing, node, each.request, np.uint64(each.devices))
-    devices = take(packing, node, request)
+        packing.give_back(node, each.request, each.devices)
+    devices = packing.take(node, request)
     moves: list[Move] = []
     for each in reversed(leaving):  # the large ones are the hardest to place
-        n = choose(packing, each.request)
+        n = packing.choose(each.request)
         if n < 0:
             break
-        moves.append(Move(each.job, int(n), int(take(packing, n, each.request))))
+        moves.append(Move(each.job, n, packing.take(n, each.request)))
     if len(moves) == len(leaving):
-        return Room(node, int(devices), tuple(moves), cost)
+        return Room(node, devices, tuple(moves), cost)
     for move, each in zip(moves, reversed(leaving), strict=False):
-        give_back(packing, move.node, each.request, np.uint64(move.devices))
-    give_back(packing, node, request, devices)
+        packing.give_back(move.node, each.request, move.devices)
+    packing.give_back(node, request, devices)
     for each in leaving:
-        retake(packing, node, each.request, np.uint64(each.devices))
+        packing.retake(node, each.request, each.devices)
     return None

@@ -26,7 +26,14 @@ ORDERS = {
 BACKFILLS = {"strict": 0, "skip": 1, "easy": 2, "conservative": 3}
 BACKFILL_ORDERS = {"queue": 0, "shortest": 1}
 PREEMPTS = {"never": 0, "order": 1, "tier": 2, "quota": 4}
-PLACEMENTS = {"best-fit": 0, "spread": 1, "first-fit": 2}
+PLACEMENTS = {
+    "dusuan": 0,  # the least worth lost
+    "fgd": 1,  # the least fragmentation
+    "best-fit": 2,  # the least left over
+    "pack": 3,  # the fullest
+    "spread": 4,  # the freest
+    "first-fit": 5,
+}
 PREDICTORS = {"user": 0, "oracle": 1, "last2": 2, "none": 3}
 DYNAMIC = frozenset({"fair", "expansion"})  # parts whose order changes while jobs wait
 

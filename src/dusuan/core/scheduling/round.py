@@ -35,6 +35,7 @@ from dusuan.core.scheduling.model import (
     usable,
 )
 from dusuan.core.scheduling.policy import PolicyParts, rules
+from dusuan.core.scheduling.state import new_state
 
 __all__ = ["matches", "schedule"]
 
@@ -146,7 +147,7 @@ class _Scene:
             max(d.gflops for n in self.nodes for d in n if d.model == m) for m in self.models
         ]
         jobs, accounts = self._jobs(now_ms), self._accounts()
-        state = arrays.new_state(self._nodes(), np.array(ratings, np.int64), jobs, accounts)
+        state = new_state(self._nodes(), np.array(ratings, np.int64), jobs, accounts)
         at = {d.device: (n, i) for n, node in enumerate(self.nodes) for i, d in enumerate(node)}
         for j, running in enumerate(self.running):
             parts = _parts(at[name] for name in running.devices if name in at)

@@ -37,7 +37,8 @@ from dusuan.core.scheduling.kernels.access import (
     node,
     pointer,
 )
-from dusuan.core.scheduling.kernels.hold import release, write
+from dusuan.core.scheduling.kernels.hold import count_whole, release, write
+from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.order import (
     ATTAINED,
     attained_ms,
@@ -265,12 +266,12 @@ def switch_device(s: Any, n: int, device: int, up: int) -> None:
     if up:
         node(s, n).faulty &= ~bit
         free_of(s)[n, device] = WHOLE
-        node(s, n).whole += 1
+        count_whole(s, n, 1)
         s.free_milli += WHOLE
     else:
         s.free_milli -= free_of(s)[n, device]
         free_of(s)[n, device] = 0
-        node(s, n).whole -= 1
+        count_whole(s, n, -1)
         node(s, n).faulty |= bit
 
 
@@ -291,6 +292,7 @@ def take_faults(s: Any, rules: Any, q: Any, ends: Any, alarms: Any, now: int) ->
             switch_device(s, n, fault.device, fault.up)
         else:
             node(s, n).up += 1 if fault.up else -1
+        changed(s, n)
         q.down_gpus += -gpus if fault.up else gpus
         note(s, q)
 

@@ -13,7 +13,18 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dusuan.core.scheduling.arrays import ACCOUNT, HOLDING, JOB, KEYS, LINE, NODE, TYPE
+from dusuan.core.scheduling.arrays import (
+    ACCOUNT,
+    HOLDING,
+    JOB,
+    KEYS,
+    LINE,
+    NODE,
+    REQUEST,
+    TREE,
+    TYPE,
+    WHOLE,
+)
 from dusuan.core.scheduling.compiled import compiled
 
 
@@ -127,6 +138,78 @@ def scratch_of(s: Any) -> Any:
 def marks_of(s: Any) -> Any:
     """Marks of nodes."""
     return carray(pointer(s.marks_at), (max(s.nodes, 1),), np.int64)
+
+
+@compiled
+def request(s: Any, k: int) -> Any:
+    """Kind of request `k`."""
+    return carray(pointer(s.requests_at), (s.requests,), REQUEST)[k]
+
+
+@compiled
+def of_type(s: Any) -> Any:
+    """Nodes by type."""
+    return carray(pointer(s.of_type_at), (s.nodes,), np.int64)
+
+
+@compiled
+def idle_of(s: Any) -> Any:
+    """How many nodes have so many devices wholly free."""
+    return carray(pointer(s.idle_at), (65,), np.int64)
+
+
+@compiled
+def tree_of(s: Any, i: int) -> Any:
+    """Scores in tree `i`; a parent has the larger of its two."""
+    return carray(pointer(s.scores_at), (s.trees, 2 * s.leaves), np.int32)[i]
+
+
+@compiled
+def tree_state(s: Any, i: int) -> Any:
+    """Whose tree `i` is, and what it has seen."""
+    return carray(pointer(s.trees_at), (s.trees,), TREE)[i]
+
+
+@compiled
+def change_of(s: Any) -> Any:
+    """Places of changed nodes, a ring per type."""
+    return carray(pointer(s.changes_at), (s.types, s.ring), np.int64)
+
+
+@compiled
+def seen_of(s: Any) -> Any:
+    """The refresh that last looked at a node."""
+    return carray(pointer(s.seen_at), (s.nodes,), np.int64)
+
+
+@compiled
+def worth_of(s: Any) -> Any:
+    """Worth of a device by what of it is free."""
+    return carray(pointer(s.worth_at), (WHOLE + 1,), np.float64)
+
+
+@compiled
+def level_of(s: Any) -> Any:
+    """How many typical shares a free share could hold."""
+    return carray(pointer(s.level_at), (WHOLE + 1,), np.int64)
+
+
+@compiled
+def steps_of(s: Any) -> Any:
+    """CPU needs of typical requests, ascending."""
+    return carray(pointer(s.steps_at), (s.steps,), np.int64)
+
+
+@compiled
+def alone_of(s: Any) -> Any:
+    """Part of typical requests that one such device serves."""
+    return carray(pointer(s.alone_at), (s.types, s.steps + 1, s.levels), np.float64)
+
+
+@compiled
+def together_of(s: Any) -> Any:
+    """Part of them that so many whole devices serve."""
+    return carray(pointer(s.together_at), (s.types, s.steps + 1, s.width + 1), np.float64)
 
 
 @compiled

@@ -20,13 +20,14 @@ from dusuan.core.scheduling.kernels.access import (
     picked,
 )
 from dusuan.core.scheduling.kernels.hold import write
+from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import (
     LATER,
     cautious_ms,
     duration_ms,
     no_hem,
     place,
-    room,
+    room_later,
     scaled,
     spans_nodes,
 )
@@ -119,7 +120,7 @@ def might_fit_now(s: Any, j: int, first: int, now: int) -> bool:
         return True
     h = first
     while h >= 0:
-        if room(s, j, holding(s, h).node, now, LATER, False) >= 0:
+        if room_later(s, j, holding(s, h).node, now) >= 0:
             return True
         h = holding(s, h).next
     return False
@@ -135,6 +136,7 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
     types = job(s, j).types
     s.careful = job(s, j).overdue
     no_hem(s)
+    s.later_stamp += 1
     copy_now(s, types)
     correct_ends(s, now)
     whole = whole_later(s, types)
@@ -179,6 +181,7 @@ def outlast(s: Any, j: int, now: int) -> None:
             later_take(s, n, holding(s, h).devices, holding(s, h).milli)
             later_node(s, n).cpu_free_milli -= holding(s, h).cpu_milli
             later_node(s, n).memory_free_mib -= holding(s, h).memory_mib
+            changed(s, n)
         h = holding(s, h).next
 
 

@@ -19,6 +19,7 @@ from dusuan.core.scheduling.kernels.access import (
     ending_of,
     free_of,
     holding,
+    idle_of,
     job,
     kind,
     line,
@@ -27,6 +28,7 @@ from dusuan.core.scheduling.kernels.access import (
     running_of,
 )
 from dusuan.core.scheduling.kernels.accounts import charge, refund
+from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import duration_ms, no_hem
 
 
@@ -46,30 +48,44 @@ def write(s: Any, time: int, what: int, j: int, cause: int) -> int:
 
 
 @compiled
-def take_devices(s: Any, n: int, devices: int, milli: int) -> int:
-    """Take `milli` of each of `devices` (bits) on node `n`; returns what was taken in all."""
-    taken = 0
+def count_whole(s: Any, n: int, more: int) -> None:
+    """Node `n` has so many more devices wholly free than before."""
+    if more != 0:
+        idle_of(s)[node(s, n).whole] -= 1
+        node(s, n).whole += more
+        idle_of(s)[node(s, n).whole] += 1
+
+
+@compiled
+def take_part(s: Any, n: int, devices: int, milli: int, cpu: int, memory: int) -> int:
+    """Take `milli` of each of `devices` (bits) on node `n`, CPU and memory; returns the milli."""
+    taken = broken = 0
     for d in range(node(s, n).gpus):
         if (devices >> np.uint64(d)) & np.uint64(1):
-            if free_of(s)[n, d] == WHOLE:
-                node(s, n).whole -= 1
+            broken += free_of(s)[n, d] == WHOLE and milli > 0
             free_of(s)[n, d] -= milli
             taken += milli
+    node(s, n).cpu_free_milli -= cpu
+    node(s, n).memory_free_mib -= memory
     s.free_milli -= taken
+    count_whole(s, n, -broken)
+    changed(s, n)
     return taken
 
 
 @compiled
-def give_devices(s: Any, n: int, devices: int, milli: int) -> None:
-    """Give back `milli` of each of `devices` on node `n`. A faulty one is not free."""
+def give_part(s: Any, n: int, devices: int, milli: int, cpu: int, memory: int) -> None:
+    """Give the same back. A faulty device is not free."""
+    mended = 0
     for d in range(node(s, n).gpus):
-        if (devices >> np.uint64(d)) & np.uint64(1):
-            if (node(s, n).faulty >> np.uint64(d)) & np.uint64(1):
-                continue
+        if (devices >> np.uint64(d)) & ~(node(s, n).faulty >> np.uint64(d)) & np.uint64(1):
             free_of(s)[n, d] += milli
             s.free_milli += milli
-            if free_of(s)[n, d] == WHOLE:
-                node(s, n).whole += 1
+            mended += free_of(s)[n, d] == WHOLE and milli > 0
+    node(s, n).cpu_free_milli += cpu
+    node(s, n).memory_free_mib += memory
+    count_whole(s, n, mended)
+    changed(s, n)
 
 
 @compiled
@@ -87,10 +103,9 @@ def hold_pick(s: Any, j: int, i: int) -> int:
     holding(s, h).memory_mib = chosen.memory_mib
     holding(s, h).next = job(s, j).first
     job(s, j).first = h
-    node(s, n).cpu_free_milli -= chosen.cpu_milli
-    node(s, n).memory_free_mib -= chosen.memory_mib
     link(s, h, n)
-    return take_devices(s, n, chosen.devices, chosen.milli)
+    cpu, memory = chosen.cpu_milli, chosen.memory_mib
+    return take_part(s, n, chosen.devices, chosen.milli, cpu, memory)
 
 
 @compiled
@@ -171,10 +186,8 @@ def release(s: Any, rules: Any, j: int, now: int) -> None:
     h = job(s, j).first
     while h >= 0:
         after = holding(s, h).next
-        n = holding(s, h).node
-        give_devices(s, n, holding(s, h).devices, holding(s, h).milli)
-        node(s, n).cpu_free_milli += holding(s, h).cpu_milli
-        node(s, n).memory_free_mib += holding(s, h).memory_mib
+        n, cpu, memory = holding(s, h).node, holding(s, h).cpu_milli, holding(s, h).memory_mib
+        give_part(s, n, holding(s, h).devices, holding(s, h).milli, cpu, memory)
         unlink(s, h)
         holding(s, h).next = s.free_record
         s.free_record = h

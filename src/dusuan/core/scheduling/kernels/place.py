@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dusuan.core.scheduling.arrays import (
+    DEVICES_PER_NODE_MAX,
     FOREVER_MS,
     SAME_DOMAIN,
     SAME_LEAF,
@@ -20,19 +21,22 @@ from dusuan.core.scheduling.arrays import (
 )
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import (
-    free_of,
+    idle_of,
     job,
     kind,
     later_node,
     later_of,
     node,
+    of_type,
     picked,
+    request,
 )
+from dusuan.core.scheduling.kernels.index import choose
+from dusuan.core.scheduling.kernels.score import SPREADING, UNFIT, evaluate, free_at
 
 NOW, BACKFILL, LATER = 0, 1, 2
 _TYPE_STEP = 1 << 24
 _NOWHERE = 1 << 60
-SPREADING, FIRST = 1, 2  # placements, see policy.PLACEMENTS
 
 
 @compiled
@@ -72,12 +76,18 @@ def cautious_ms(s: Any, j: int, t: int) -> int:
 
 
 @compiled
-def guarded(s: Any, j: int, n: int, now: int, view: int) -> bool:
-    """Whether `j` on node `n` would run into the reservation on its type."""
+def guarded_on(s: Any, j: int, t: int, now: int, view: int) -> bool:
+    """Whether `j` on a node of type `t` would run into the reservation there."""
     if view != BACKFILL:
         return False
-    later = kind(s, node(s, n).type).later_ms
-    return later > 0 and now + cautious_ms(s, j, node(s, n).type) > later
+    later = kind(s, t).later_ms
+    return later > 0 and now + cautious_ms(s, j, t) > later
+
+
+@compiled
+def guarded(s: Any, j: int, n: int, now: int, view: int) -> bool:
+    """Whether `j` on node `n` would run into the reservation on its type."""
+    return guarded_on(s, j, node(s, n).type, now, view)
 
 
 @compiled
@@ -90,98 +100,83 @@ def is_open(s: Any, j: int, n: int, now: int) -> bool:
 
 
 @compiled
-def free_milli(s: Any, n: int, d: int, view: int, guard: bool) -> int:
-    """Free share of one device in a view."""
-    if view == LATER:
-        return later_of(s)[n, d]
-    if guard:
-        return min(free_of(s)[n, d], later_of(s)[n, d])
-    return free_of(s)[n, d]
+def room_later(s: Any, j: int, n: int, now: int) -> int:
+    """Devices of node `n` that will have room for `j` when all of it will fit there, else -1."""
+    ask, here = request(s, job(s, j).request), later_node(s, n)
+    if ask.devices > node(s, n).gpus or not is_open(s, j, n, now):
+        return -1
+    if here.cpu_free_milli < ask.cpu_milli or here.memory_free_mib < ask.memory_mib:
+        return -1
+    found = here.whole
+    if ask.milli < WHOLE:
+        found = 0
+        for d in range(node(s, n).gpus):
+            found += later_of(s)[n, d] >= ask.milli
+    return found if found >= ask.devices else -1
 
 
 @compiled
-def fitting(s: Any, j: int, n: int, view: int, guard: bool) -> int:
-    """How many devices of node `n` have room for `j`'s share."""
-    milli = job(s, j).milli
-    if milli == WHOLE and not guard:
-        return later_node(s, n).whole if view == LATER else node(s, n).whole
-    if milli == WHOLE and node(s, n).whole == 0:
-        return 0
-    found = 0
-    for d in range(node(s, n).gpus):
-        if free_milli(s, n, d, view, guard) >= milli:
-            found += 1
-    return found
-
-
-@compiled
-def host_fits(s: Any, j: int, n: int, view: int, guard: bool) -> bool:
-    """Whether CPU and memory of node `n` suffice for the whole job."""
-    cpu, memory = job(s, j).cpu_milli, job(s, j).memory_mib
-    if view != LATER and (node(s, n).cpu_free_milli < cpu or node(s, n).memory_free_mib < memory):
-        return False
-    if view == LATER or guard:
-        here = later_node(s, n)
-        return here.cpu_free_milli >= cpu and here.memory_free_mib >= memory
-    return True
-
-
-@compiled
-def tightest(s: Any, j: int, n: int, view: int, guard: bool) -> int:
-    """What the best-fitting device of `n` would have left, in milli."""
-    milli, best = job(s, j).milli, WHOLE
-    for d in range(node(s, n).gpus):
-        left = free_milli(s, n, d, view, guard) - milli
-        if 0 <= left < best:
-            best = left
+def best_later(s: Any, j: int, now: int) -> int:
+    """The node to reserve for all of `j`, or -1: of the fastest type, and with as little as can be
+    of what is free now, which others can use until then."""
+    best, against = -1, _NOWHERE
+    for n in range(s.nodes):
+        found = room_later(s, j, n, now)
+        if found < 0:
+            continue
+        value = kind(s, node(s, n).type).rank * _TYPE_STEP + node(s, n).whole * 128 + found
+        if value < against:
+            best, against = n, value
     return best
 
 
 @compiled
-def score(s: Any, rules: Any, j: int, n: int, found: int, view: int, guard: bool) -> int:
-    """How much is against node `n`: lower is better. The fastest acceptable type goes first."""
-    base = kind(s, node(s, n).type).rank * _TYPE_STEP
-    if view == LATER:  # leave what is free now to those who can use it until then
-        return base + node(s, n).whole * 128 + found
-    if rules.placement == FIRST:
-        return base
-    if rules.placement == SPREADING or job(s, j).topology == SPREAD:
-        return base + 64 - found
-    if job(s, j).milli < WHOLE:
-        return base + tightest(s, j, n, view, guard) * 128 + node(s, n).whole
-    return base + found - job(s, j).devices
+def placement_of(s: Any, rules: Any, j: int) -> int:
+    """The placement by which `j` finds its node."""
+    return SPREADING if job(s, j).topology == SPREAD else rules.placement
 
 
 @compiled
-def room(s: Any, j: int, n: int, now: int, view: int, guard: bool) -> int:
-    """Devices of node `n` with room for `j` when all of it fits there, else -1."""
-    if job(s, j).devices > node(s, n).gpus or not is_open(s, j, n, now):
-        return -1
-    found = fitting(s, j, n, view, guard)
-    if found < job(s, j).devices or not host_fits(s, j, n, view, guard):
-        return -1
-    return found
+def best_of_type(s: Any, rules: Any, j: int, t: int, now: int, guard: bool) -> tuple[int, int]:
+    """The node of type `t` to run all of `j` on, and its score; or -1."""
+    how, k = placement_of(s, rules, j), job(s, j).request
+    if s.leases == 0 and s.indexed:
+        return choose(s, how, k, t, guard)
+    best, most = -1, UNFIT
+    for place in range(kind(s, t).nodes):
+        n = of_type(s)[kind(s, t).first + place]
+        value = evaluate(s, how, n, k, guard)[0]
+        if value > most and is_open(s, j, n, now):
+            best, most = n, value
+    return best, most
 
 
 @compiled
 def best_node(s: Any, rules: Any, j: int, now: int, view: int) -> int:
-    """The node to run all of `j` on, or -1. Ties go to the lowest index."""
-    best, against, large = -1, _NOWHERE, 0
-    for n in range(s.nodes):
-        if view != LATER and job(s, j).milli == WHOLE:
-            if node(s, n).whole < job(s, j).devices:
-                continue
-            large += 1
-        guard = guarded(s, j, n, now, view)
-        found = room(s, j, n, now, view, guard)
-        if found < 0:
+    """The node to run all of `j` on, or -1: of the fastest type, then by the placement, then the
+    first."""
+    best, most, rank = -1, UNFIT, s.types
+    for place in range(s.types):
+        t = kind(s, place).ranked
+        if best >= 0 and kind(s, t).rank > rank:
+            break
+        if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max < job(s, j).devices:
             continue
-        value = score(s, rules, j, n, found, view, guard)
-        if value < against:
-            best, against = n, value
-    if large == 0 and view != LATER and job(s, j).milli == WHOLE:
+        n, value = best_of_type(s, rules, j, t, now, guarded_on(s, j, t, now, view))
+        if n >= 0 and (value > most or (value == most and n < best)):
+            best, most, rank = n, value, kind(s, t).rank
+    if best < 0 and job(s, j).milli == WHOLE and not any_has(s, job(s, j).devices):
         s.none_from = min(s.none_from, job(s, j).devices)
     return best
+
+
+@compiled
+def any_has(s: Any, devices: int) -> bool:
+    """Whether some node has so many devices wholly free, for whomever."""
+    for count in range(devices, DEVICES_PER_NODE_MAX + 1):
+        if idle_of(s)[count] > 0:
+            return True
+    return False
 
 
 @compiled
@@ -197,18 +192,31 @@ def pick(s: Any, n: int, devices: Any, milli: int, cpu: int, memory: int) -> Non
 
 
 @compiled
-def pick_devices(s: Any, j: int, n: int, view: int, guard: bool) -> None:
-    """Choose the devices of node `n` with the least left over, lowest index first."""
+def pick_devices(s: Any, rules: Any, j: int, n: int, view: int, guard: bool) -> None:
+    """Choose the devices of node `n`: by the placement for a share, else those with the least left
+    over, lowest index first."""
+    milli, chosen = job(s, j).milli, np.uint64(0)
+    if view != LATER and job(s, j).devices == 1 and milli < WHOLE:
+        d = evaluate(s, placement_of(s, rules, j), n, job(s, j).request, guard)[1]
+        chosen = np.uint64(1) << np.uint64(d)
+    else:
+        chosen = tightest_devices(s, j, n, view, guard)
+    pick(s, n, chosen, milli, job(s, j).cpu_milli, job(s, j).memory_mib)
+
+
+@compiled
+def tightest_devices(s: Any, j: int, n: int, view: int, guard: bool) -> Any:
+    """The devices of node `n` with the least left over, as bits."""
     chosen = np.uint64(0)
-    milli = job(s, j).milli
     for _ in range(job(s, j).devices):
         best, left = -1, WHOLE + 1
         for d in range(node(s, n).gpus):
-            rest = free_milli(s, n, d, view, guard) - milli
+            free = later_of(s)[n, d] if view == LATER else free_at(s, n, d, guard)
+            rest = free - job(s, j).milli
             if 0 <= rest < left and (chosen >> np.uint64(d)) & np.uint64(1) == 0:
                 best, left = d, rest
         chosen |= np.uint64(1) << np.uint64(best)
-    pick(s, n, chosen, milli, job(s, j).cpu_milli, job(s, j).memory_mib)
+    return chosen
 
 
 @compiled
@@ -408,9 +416,9 @@ def no_hem(s: Any) -> None:
 @compiled
 def find(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     """Search for a placement."""
-    n = best_node(s, rules, j, now, view)
+    n = best_later(s, j, now) if view == LATER else best_node(s, rules, j, now, view)
     if n >= 0:
-        pick_devices(s, j, n, view, guarded(s, j, n, now, view))
+        pick_devices(s, rules, j, n, view, guarded(s, j, n, now, view))
         return True
     return job(s, j).milli == WHOLE and spans_nodes(s, j) and gang(s, j, now, view)
 

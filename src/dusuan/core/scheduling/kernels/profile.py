@@ -31,12 +31,12 @@ from dusuan.core.scheduling.kernels.place import (
     duration_ms,
     gang_of_type,
     group_of,
-    host_fits,
     is_open,
     keeps_together,
     pick_devices,
     pick_whole,
 )
+from dusuan.core.scheduling.kernels.score import fits
 
 
 @compiled
@@ -209,10 +209,10 @@ def start_on(s: Any, rules: Any, j: int, b: int, grouped: bool, now: int) -> boo
         if not gang_of_type(s, j, b, now, NOW):
             return False
     else:
-        if not host_fits(s, j, b, NOW, False):
+        if not fits(s, b, job(s, j).request, False):
             return False
         s.pick_count = 0
-        pick_devices(s, j, b, NOW, False)
+        pick_devices(s, rules, j, b, NOW, False)
     start(s, rules, j, now, -1)
     return True
 
