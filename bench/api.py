@@ -3,9 +3,12 @@
 The platform is a real `dusuan up`: its database, its loop, its engine; the only device is busy, so
 what is submitted queues. The peers are FastAPI under the same uvicorn that return a constant:
 `async` without a thread, `sync` through the thread pool. Every server gets the same load, closed
-loop over kept connections, in interleaved rounds; medians are printed as JSON lines.
+loop over kept connections, in interleaved rounds; medians are printed as JSON lines, with the
+processor time of a request beside them: of the server's processes, and of the database's.
 
-    python bench/api.py [--rounds 3] [--seconds 4] [--clients 50]
+    python bench/api.py [--rounds 3] [--seconds 4] [--clients 50] [--each]
+
+With `--each` every kind of read also gets rounds of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +45,16 @@ GOAL_P99_MS = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One round: requests a second, and milliseconds between asking and the whole answer."""
+    """One round: requests a second, and milliseconds between asking and the whole answer.
+
+    Processor time is in microseconds a request, of the server's processes and of its database's.
+    """
 
     per_s: float
     p50_ms: float
     p99_ms: float
+    server_us: float
+    database_us: float
 
 
 class Connection(asyncio.Protocol):
@@ -106,12 +114,53 @@ async def _load(port: int, clients: Sequence[Iterator[bytes]], seconds: float) -
     return took_s
 
 
-def load(port: int, clients: Sequence[Iterator[bytes]], seconds: float) -> Result:
-    """What `clients` got from the server at `port`."""
-    began = time.perf_counter()
-    took_s = sorted(asyncio.run(_load(port, clients, seconds)))
-    per_s = len(took_s) / (time.perf_counter() - began)
-    return Result(per_s, took_s[len(took_s) // 2] * 1e3, took_s[len(took_s) * 99 // 100] * 1e3)
+def load(server: Server, clients: Sequence[Iterator[bytes]], seconds: float) -> Result:
+    """What `clients` got from the server."""
+    before, began = server.used_s(), time.perf_counter()
+    took_s = sorted(asyncio.run(_load(server.port, clients, seconds)))
+    count, elapsed_s = len(took_s), time.perf_counter() - began
+    used = [(now - then) / count * 1e6 for now, then in zip(server.used_s(), before, strict=True)]
+    p50, p99 = took_s[count // 2], took_s[count * 99 // 100]
+    return Result(count / elapsed_s, p50 * 1e3, p99 * 1e3, *used)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where one answers, its process, and the folder in which its database's processes are."""
+
+    port: int
+    pid: int
+    database: Path | None = None
+
+    def used_s(self) -> tuple[float, float]:
+        """Processor time so far: of its process and all below it, and of its database."""
+        stats = {int(p.name): p for p in Path("/proc").iterdir() if p.name.isdigit()}
+        fields = {pid: found for pid, path in stats.items() if (found := _stat(path))}
+        ours, grown = {self.pid}, True
+        while grown:
+            more = {pid for pid, found in fields.items() if int(found[1]) in ours} - ours
+            ours, grown = ours | more, bool(more)
+        base = {pid for pid in fields if self.database and _works_in(stats[pid], self.database)}
+        return _ticks_s(fields, ours - base), _ticks_s(fields, base)
+
+
+def _stat(process: Path) -> list[str]:
+    """Its fields from the state on; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return (process / "stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (process / "cwd").resolve().is_relative_to(folder)
+    return False
+
+
+def _ticks_s(fields: dict[int, list[str]], pids: set[int]) -> float:
+    """User and system time of the processes, and of their children that have ended."""
+    ticks = sum(int(each) for pid in pids for each in fields.get(pid, [])[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def request(method: str, path: str, key: str, body: Any = None, extra: str = "") -> bytes:
@@ -147,14 +196,14 @@ def serve_peer(listener: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def peer() -> Iterator[int]:
-    """The peers' port."""
+def peer() -> Iterator[Server]:
+    """The peers."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(1024)
     process = multiprocessing.get_context("fork").Process(target=serve_peer, args=(listener,))
     process.start()
-    yield listener.getsockname()[1]
+    yield Server(listener.getsockname()[1], process.pid or 0)
     process.terminate()
     process.join()
 
@@ -163,8 +212,8 @@ def peer() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def platform(folder: Path) -> Iterator[tuple[str, str]]:
-    """A platform of its own: its address and its operator's key."""
+def platform(folder: Path) -> Iterator[tuple[Server, str]]:
+    """A platform of its own, and its operator's key."""
     words = [sys.executable, "-m", "dusuan", "up", "--data", str(folder), "--port", "0"]
     environment = {**os.environ, "DUSUAN_RATE_LIMIT": "off"}
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment)
@@ -173,7 +222,9 @@ def platform(folder: Path) -> Iterator[tuple[str, str]]:
         while not status.exists():
             assert process.poll() is None, "the platform did not start"
             time.sleep(0.1)
-        yield json.loads(status.read_text())["url"], (folder / "operator.key").read_text().strip()
+        port = httpx.URL(json.loads(status.read_text())["url"]).port or 80
+        server = Server(port, process.pid, (folder / "postgres").resolve())
+        yield server, (folder / "operator.key").read_text().strip()
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
@@ -188,11 +239,10 @@ class Customer:
     jobs: list[str]
 
 
-def settle_in(url: str, key: str) -> list[Customer]:
+def settle_in(port: int, key: str) -> list[Customer]:
     """Make customers with jobs; the devices are taken by the first."""
-    with httpx.Client(
-        base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60
-    ) as client:
+    url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
 
         def post(path: str, **body: Any) -> Any:
             answer = client.post(path, json=body)
@@ -213,8 +263,8 @@ def settle_in(url: str, key: str) -> list[Customer]:
         return found
 
 
-def reads(customer: Customer, offset: int) -> Iterator[bytes]:
-    """Reads of one customer, for ever."""
+def reads(customer: Customer, offset: int, kinds: Sequence[str] = READS) -> Iterator[bytes]:
+    """Reads of one customer, for ever, of these kinds in turn."""
     paths = {
         "job": lambda n: f"/v1/jobs/{customer.jobs[n % JOBS_PER_ORG]}",
         "wallet": lambda _: f"/v1/wallet?account={customer.org}",
@@ -223,7 +273,7 @@ def reads(customer: Customer, offset: int) -> Iterator[bytes]:
     }
     made = [
         request("GET", paths[kind](offset + n), customer.key)
-        for n, kind in enumerate(READS * JOBS_PER_ORG)
+        for n, kind in enumerate([*kinds] * JOBS_PER_ORG)
     ]
     return itertools.cycle(made[offset:] + made[:offset])
 
@@ -240,15 +290,30 @@ def constant(path: str) -> Iterator[bytes]:
     return itertools.repeat(request("GET", path, "dk_" + "x" * 43))
 
 
-def measure(options: argparse.Namespace, port: int, peer_port: int, found: list[Customer]) -> None:
-    """Interleaved rounds of everything, then the medians."""
+Load = Callable[[], tuple[Server, list[Iterator[bytes]]]]
+
+
+def loads(
+    options: argparse.Namespace, server: Server, peers: Server, found: list[Customer]
+) -> dict[str, Load]:
+    """Every kind of load, and at whom."""
     spread = [found[n % ORGS] for n in range(options.clients)]
-    kinds: dict[str, Any] = {
-        "peer_async": lambda: (peer_port, [constant("/async") for _ in spread]),
-        "reads": lambda: (port, [reads(c, n) for n, c in enumerate(spread)]),
-        "peer_sync": lambda: (peer_port, [constant("/sync") for _ in spread]),
-        "submits": lambda: (port, [submits(c, n) for n, c in enumerate(spread)]),
+
+    def of(*kinds: str) -> Load:
+        return lambda: (server, [reads(c, n, kinds) for n, c in enumerate(spread)])
+
+    each = {f"read {kind}": of(kind) for kind in dict.fromkeys(READS)} if options.each else {}
+    return {
+        "peer_async": lambda: (peers, [constant("/async") for _ in spread]),
+        "reads": of(*READS),
+        **each,
+        "peer_sync": lambda: (peers, [constant("/sync") for _ in spread]),
+        "submits": lambda: (server, [submits(c, n) for n, c in enumerate(spread)]),
     }
+
+
+def measure(options: argparse.Namespace, kinds: dict[str, Load]) -> None:
+    """Interleaved rounds of everything, then the medians."""
     results: dict[str, list[Result]] = {kind: [] for kind in kinds}
     for kind in kinds:
         load(*kinds[kind](), 0.5)  # warm
@@ -261,15 +326,20 @@ def measure(options: argparse.Namespace, port: int, peer_port: int, found: list[
 
 
 def report(kind: str, got: list[Result], peers: float, clients: int) -> None:
+    def median(field: str, digits: int) -> float:
+        return round(statistics.median(getattr(r, field) for r in got), digits)
+
     per_s = statistics.median(r.per_s for r in got)
     line = {
         "bench": "api",
         "what": kind,
         "clients": clients,
         "req_per_s": round(per_s),
-        "p50_ms": round(statistics.median(r.p50_ms for r in got), 1),
-        "p99_ms": round(statistics.median(r.p99_ms for r in got), 1),
+        "p50_ms": median("p50_ms", 1),
+        "p99_ms": median("p99_ms", 1),
         "of_peer": round(per_s / peers, 3),
+        "server_us": median("server_us", 0),
+        "database_us": median("database_us", 0),
     }
     if kind == "reads":
         line |= {"goal_of_peer": GOAL_READS, "goal_p99_ms": GOAL_P99_MS}
@@ -282,13 +352,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--each", action="store_true")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        peer() as peer_port,
-        platform(Path(folder) / "data") as (url, key),
+        peer() as peers,
+        platform(Path(folder) / "data") as (server, key),
     ):
-        measure(options, httpx.URL(url).port or 80, peer_port, settle_in(url, key))
+        measure(options, loads(options, server, peers, settle_in(server.port, key)))
 
 
 if __name__ == "__main__":

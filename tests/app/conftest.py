@@ -22,7 +22,7 @@ from dusuan.core.ledger.tick import SlicePolicy
 from dusuan.engines.base import Device
 from dusuan.service.loop import step
 from dusuan.sim.engine import Behaviour, SimulatedEngine, World
-from dusuan.store.database import Store
+from dusuan.store.database import Look, Store
 from dusuan.store.ledger import unix_ms
 from dusuan.store.migrate import migrate
 
@@ -58,6 +58,11 @@ class Desk:
         """A verb that only reads."""
         with self.platform.store.transaction() as tx:
             return verb(tx, OPERATOR, *args, **kwargs)
+
+    def look(self, verb: Callable[..., Look[Any]], *args: Any) -> Any:
+        """A verb that is one statement."""
+        with self.platform.store.transaction() as tx:
+            return tx.look(verb(OPERATOR, *args))
 
     def account(self, path: str = "acme", gflop: int = 0, fen: int = 0, **kwargs: Any) -> str:
         """A new account, with a package of `gflop` bought for it."""
@@ -95,16 +100,16 @@ class Desk:
         self.step(2)
 
     def state(self, job_id: str) -> str:
-        return str(self.ask(jobs.show, job_id)["state"])
+        return str(self.look(jobs.show, job_id)["state"])
 
     def show(self, job_id: str) -> dict[str, Any]:
-        return dict(self.ask(jobs.show, job_id))
+        return dict(self.look(jobs.show, job_id))
 
     def receipt(self, job_id: str) -> dict[str, Any]:
         return dict(self.ask(receipts.receipt, job_id))
 
     def wallet(self, path: str = "acme") -> dict[str, Any]:
-        return dict(self.ask(wallets.wallet, path))
+        return dict(self.look(wallets.wallet, path))
 
     def audit(self) -> dict[str, Any]:
         with self.platform.store.snapshot() as tx:

@@ -49,7 +49,7 @@ def test_a_job_and_its_first_slice_are_committed_together_or_not_at_all(desk: De
     assert refused.value.kind == "insufficient"
     assert refused.value.problem.code == "balance_too_small"
     assert "package buy" in refused.value.problem.remedy
-    assert desk.ask(jobs.listing, None, None, 10)["jobs"] == []
+    assert desk.look(jobs.listing, None, None, 10)["jobs"] == []
     assert desk.wallet()["pending_gflop"] == 0
     desk.buy("acme", 1)
     job = desk.submit("acme")
@@ -294,7 +294,7 @@ def test_priority_goes_first_and_the_others_learn_why(desk: Desk) -> None:
         "acme", Behaviour(run_ms=1_000), priority=5, resources={"accelerators": "cpu:2"}
     )
     desk.step()
-    assert desk.ask(jobs.why, low)["code"] == "capacity"
+    assert desk.look(jobs.why, low)["code"] == "capacity"
     desk.run(4.5)
     assert (desk.state(high), desk.state(low)) == ("succeeded", "running")
     desk.assert_clean()

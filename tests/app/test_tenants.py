@@ -18,7 +18,8 @@ def person(desk: Desk, name: str, role: str, path: str = "acme") -> Actor:
     desk.call(tenants.add_member, name, path, role)
     key = desk.call(tenants.create_key, path.partition("/")[0], name)["key"]
     return access.actor_of(
-        access.find_key(desk.platform, access.hash_key(key)), desk.platform.now()
+        desk.platform.store.read(lambda tx: tx.look(access.find_key(access.hash_key(key)))),
+        desk.platform.now(),
     )
 
 
@@ -64,11 +65,13 @@ def test_another_organisation_does_not_exist(desk: Desk) -> None:
         (tenants.add_member, "bob", "acme", "owner"),
         (tenants.create_key, "acme", "bob"),
         (lambda _p, tx, actor, path: tenants.set_budget(tx, actor, path, 1), "acme"),
-        (lambda _p, tx, actor, path: wallets.wallet(tx, actor, path), "acme"),
-        (lambda _p, tx, actor, name: jobs.show(tx, actor, name), job),
+        (lambda _p, tx, actor, path: tx.look(wallets.wallet(actor, path)), "acme"),
+        (lambda _p, tx, actor, name: tx.look(jobs.show(actor, name)), job),
     ):
         assert refused(desk, stranger, verb, *args) == "not_found"
-    assert do(desk, stranger, lambda _p, tx, a: jobs.listing(tx, a, None, None, 9))["jobs"] == []
+    assert (
+        do(desk, stranger, lambda _p, tx, a: tx.look(jobs.listing(a, None, None, 9)))["jobs"] == []
+    )
 
 
 def test_a_job_that_names_nothing_is_given_what_can_run(desk: Desk) -> None:

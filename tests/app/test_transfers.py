@@ -96,5 +96,5 @@ def test_only_an_owner_gives_degrees_away(desk: Desk) -> None:
                 wallets.transfer_degrees(desk.platform, tx, actor, "acme", "acme/lab", 10)
             assert error.value.problem.code == code
     assert desk.wallet("acme/lab")["balance_gflop"] == 10
-    assert desk.ask(jobs.listing, None, None, 10)["jobs"] == []
+    assert desk.look(jobs.listing, None, None, 10)["jobs"] == []
     desk.assert_clean()

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from anyio import to_thread
-
 from dusuan.app.access import Actor, actor_of, find_key, hash_key
 from dusuan.app.context import Platform, Rate, Refused, refuse
+from dusuan.store.reads import Reads
 from dusuan.store.rows import Key
 
 FRESH_S = 1.0
@@ -89,8 +88,11 @@ class Doorkeeper:
     What a stranger may ask of the database is bounded before the database is asked.
     """
 
-    def __init__(self, platform: Platform, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, platform: Platform, reads: Reads, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._platform = platform
+        self._reads = reads
         self._clock = clock
         self._buckets = Buckets(clock)
         self._known: dict[bytes, tuple[Key, float]] = {}
@@ -140,7 +142,7 @@ class Doorkeeper:
 
     async def _look_up(self, key_hash: bytes) -> Key:
         epoch = self._epoch
-        row = await to_thread.run_sync(find_key, self._platform, key_hash)
+        row = await self._reads.look(find_key(key_hash))
         if epoch == self._epoch:  # else it may have been revoked after it was read
             if len(self._known) >= KEPT_MAX:
                 del self._known[next(iter(self._known))]

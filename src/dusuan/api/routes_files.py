@@ -130,7 +130,7 @@ def logs(
 ) -> Response:
     """A job's output. With `Accept: text/event-stream` or `follow`: `log` events, then `end`."""
     call.read(lambda tx: jobs.with_files(tx, call.actor, job_id))
-    view = call.read(lambda tx: jobs.show(tx, call.actor, job_id))
+    view = call.read(lambda tx: tx.look(jobs.show(call.actor, job_id)))
     numbers = [each["number"] for each in view["attempts"]]
     if attempt is not None and attempt not in numbers:
         raise refuse("not_found", "no_attempt", f"{job_id} has no attempt {attempt}")

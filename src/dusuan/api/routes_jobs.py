@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Discriminator, Tag
 
 from dusuan.api import models
-from dusuan.api.call import Answer, Calling, IdempotencyKey
+from dusuan.api.call import Answer, Calling, IdempotencyKey, answered
 from dusuan.app import jobs, quotes, receipts, remedies
 from dusuan.core.workload.description import is_described
 from dusuan.core.workload.jobspec import Goal
@@ -113,20 +114,20 @@ def submit(call: Calling, body: NewJob, key: IdempotencyKey = None) -> Answer:
 
 
 @router.get("/jobs", response_model=models.JobList, response_model_exclude_unset=True)
-def list_jobs(
+async def list_jobs(
     call: Calling,
     state: State | None = None,
     before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-) -> Answer:
+) -> Response:
     """Your jobs, newest first. `next` goes into `before` for the next page; null: the last."""
-    return call.read(lambda tx: jobs.listing(tx, call.actor, state, before, limit))
+    return await call.look(jobs.listing(call.actor, state, before, limit))
 
 
 @router.get("/jobs/{job_id}", response_model=models.JobView, response_model_exclude_unset=True)
-def show_job(call: Calling, job_id: JobId) -> Answer:
+async def show_job(call: Calling, job_id: JobId) -> Response:
     """A job with its attempts, and why it waits if it does."""
-    return call.read(lambda tx: jobs.show(tx, call.actor, job_id))
+    return await call.look(jobs.show(call.actor, job_id))
 
 
 @router.post(
@@ -138,13 +139,17 @@ def cancel(call: Calling, job_id: JobId) -> Answer:
 
 
 @router.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
-def why(
+async def why(
     call: Calling, job_id: JobId, tried: Annotated[bool, Query(alias="remedies")] = False
-) -> Answer:
+) -> Response:
     """Why a job is where it is. With `remedies`: what would start it, tried on a copy."""
-    if tried:
-        return call.read(lambda tx: remedies.why(call.platform, tx, call.actor, job_id))
-    return call.read(lambda tx: jobs.why(tx, call.actor, job_id))
+    if not tried:
+        return await call.look(jobs.why(call.actor, job_id))
+
+    def verb(tx: Tx) -> Answer:
+        return remedies.why(call.platform, tx, call.actor, job_id)
+
+    return answered(await to_thread.run_sync(call.read, verb))
 
 
 @router.get(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from dusuan.api import models
 from dusuan.api.call import Answer, Calling, IdempotencyKey
@@ -93,6 +93,6 @@ def transfer(call: Calling, body: models.NewTransfer, key: IdempotencyKey = None
 
 
 @router.get("/wallet", response_model=models.WalletView, response_model_exclude_unset=True)
-def wallet(call: Calling, account: Annotated[models.Text, Query()]) -> Answer:
+async def wallet(call: Calling, account: Annotated[models.Text, Query()]) -> Response:
     """What the wallet that an account pays from has."""
-    return call.read(lambda tx: wallets.wallet(tx, call.actor, account))
+    return await call.look(wallets.wallet(call.actor, account))

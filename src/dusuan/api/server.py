@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Response
@@ -25,6 +26,7 @@ from dusuan.api.doorkeeper import Doorkeeper
 from dusuan.api.edge import Edge
 from dusuan.api.hooks import Hooks
 from dusuan.app.context import Platform
+from dusuan.store.reads import Reads
 
 _ROUTERS = (
     routes_centre.router,
@@ -60,9 +62,12 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
         openapi_url=None,  # served below, behind a key
         docs_url=None,
         redoc_url=None,
+        lifespan=_lifespan,
     )
-    door = Doorkeeper(platform)
-    app.state.platform, app.state.hooks, app.state.door = platform, hooks, door
+    reads = Reads(platform.store.url)
+    door = Doorkeeper(platform, reads)
+    app.state.platform, app.state.hooks = platform, hooks
+    app.state.door, app.state.reads = door, reads
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(
@@ -74,6 +79,12 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
     app.include_router(_plain_routes(app, hooks))
     app.add_middleware(Edge, platform=platform, door=door)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.reads.close()
 
 
 def _plain_routes(app: FastAPI, hooks: Hooks) -> APIRouter:

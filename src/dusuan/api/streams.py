@@ -76,7 +76,7 @@ def whole_characters(chunk: bytes, final: bool) -> tuple[str, int]:
 def log_step(call: Call, job_id: str, place: Place, only: int | None) -> Step:
     """Look at the job once and read what its log has after `place`. Raises `Refused`."""
     # The job is looked at before its log is read: what ended by then has its whole log.
-    view = call.read(lambda tx: jobs.show(tx, call.actor, job_id))
+    view = call.read(lambda tx: tx.look(jobs.show(call.actor, job_id)))
     step = Step(place, view)
     room = CHUNKS_PER_STEP
     for attempt in view["attempts"]:

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dusuan.app.context import Platform, Refused, refuse
-from dusuan.store.database import Tx
-from dusuan.store.rows import Account, AccountSeen, Job, JobSeen, Key, Role
+from dusuan.app.context import Refused, refuse
+from dusuan.store.database import Look, Tx
+from dusuan.store.rows import (
+    Account,
+    AccountSeen,
+    Job,
+    JobSeen,
+    JobShown,
+    Key,
+    Role,
+    WalletShown,
+)
 
 
 class Need(StrEnum):
@@ -49,14 +58,16 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def find_key(platform: Platform, key_hash: bytes) -> Key:
+def find_key(key_hash: bytes) -> Look[Key]:
     """The key that was stored as `key_hash`. Raises `Refused` when there is none."""
-    row = platform.store.read(lambda tx: tx.one(Key, "key_by_hash", hash=key_hash))
-    if row is None:
-        raise refuse(
-            "unauthenticated", "unknown_key", "this API key is not known", "check DUSUAN_API_KEY"
-        )
-    return row
+
+    def answer(rows: list[Key]) -> Key:
+        if not rows:
+            ask = "check DUSUAN_API_KEY"
+            raise refuse("unauthenticated", "unknown_key", "this API key is not known", ask)
+        return rows[0]
+
+    return Look("key_by_hash", {"hash": key_hash}, Key, answer)
 
 
 def actor_of(key: Key, now: datetime) -> Actor:
@@ -102,12 +113,17 @@ def account_for(tx: Tx, actor: Actor, path: str, need: Need) -> Account:
     account = tx.one(AccountSeen, "account_seen", path=path, member_id=actor.member_id)
     if account is None:
         raise no_account(path)
+    check_account(actor, account, need)
+    return account
+
+
+def check_account(actor: Actor, account: AccountSeen | WalletShown, need: Need) -> None:
+    """Raise as `account_for` does, about an account that is there."""
     granted = _granted(actor, account)
     if Need.READ not in granted:
         raise no_account(account.path)
     if need not in granted:
         raise _role_lacks(account.path, need)
-    return account
 
 
 def _role_lacks(path: str, need: Need) -> Refused:
@@ -119,7 +135,7 @@ def _role_lacks(path: str, need: Need) -> Refused:
     )
 
 
-def _granted(actor: Actor, seen: AccountSeen | JobSeen) -> set[Need]:
+def _granted(actor: Actor, seen: AccountSeen | WalletShown | JobSeen | JobShown) -> set[Need]:
     if actor.operator:
         return set(Need)
     if seen.org_id != actor.org_id:
@@ -141,12 +157,17 @@ def job_for(tx: Tx, actor: Actor, job_id: str, need: Need) -> Job:
     job = tx.one(JobSeen, "job_seen", id=job_id, member_id=actor.member_id)
     if job is None:
         raise no_job(job_id)
+    check_job(actor, job, need)
+    return job
+
+
+def check_job(actor: Actor, job: JobSeen | JobShown, need: Need) -> None:
+    """Raise as `job_for` does, about a job that is there."""
     granted = _granted(actor, job)
     if Need.READ not in granted:
-        raise no_job(job_id)
+        raise no_job(job.id)
     if need not in granted:
         raise _role_lacks(job.account_path, need)
-    return job
 
 
 def no_job(job_id: str) -> Refused:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from dusuan.app import bindings, matching, prices, wallets
-from dusuan.app.access import Actor, Need, account_for, job_for, no_job, visible_accounts
+from dusuan.app.access import Actor, Need, account_for, check_job, job_for, no_job
 from dusuan.app.context import Platform, Refused, refuse
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
@@ -19,14 +19,14 @@ from dusuan.core.workload.document import from_document, to_document
 from dusuan.core.workload.jobfile import parse_job
 from dusuan.core.workload.jobspec import JobSpec, Parsed, Problem
 from dusuan.store import ledger
-from dusuan.store.database import Tx, json
+from dusuan.store.database import Look, Tx, json
 from dusuan.store.rows import (
     Account,
-    Attempt,
     DeviceRow,
     Hold,
     Id,
     Job,
+    JobShown,
     LedgerAccount,
     Quote,
     Upload,
@@ -372,7 +372,7 @@ def cancel(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, A
     job_for(tx, actor, job_id, Need.SUBMIT)
     withdraw(platform, tx, job_id, actor.member_id or "operator")
     tx.wake()
-    return show(tx, actor, job_id)
+    return tx.look(show(actor, job_id))
 
 
 def withdraw(platform: Platform, tx: Tx, job_id: str, by: str) -> None:
@@ -394,34 +394,47 @@ def finish(tx: Tx, ends: Mapping[str, tuple[str, str]], now: datetime) -> None:
     tx.run("jobs_finish", ids=list(ends), states=list(states), reasons=list(reasons), now=now)
 
 
-def show(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
+def show(actor: Actor, job_id: str) -> Look[dict[str, Any]]:
     """One job with its attempts, and why it waits if it does."""
-    job = job_for(tx, actor, job_id, Need.READ)
-    attempts = tx.all(Attempt, "attempts_of_job", job_id=job_id)
-    return {**job_view(job), "attempts": [attempt_view(a) for a in attempts]}
+    return _look(actor, job_id, lambda rows: _views(rows)[0])
 
 
 def listing(
-    tx: Tx, actor: Actor, state: str | None, before: int | None, limit: int
-) -> dict[str, Any]:
+    actor: Actor, state: str | None, before: int | None, limit: int
+) -> Look[dict[str, Any]]:
     """Jobs the actor may read, newest first, with a cursor to the next page."""
-    accounts = None if actor.operator else [a.id for a in visible_accounts(tx, actor)]
-    rows = tx.all(
-        Job, "jobs_list", accounts=accounts, state=state, before=before or 2**62, limit=limit + 1
-    )
-    more = rows[limit - 1].position if len(rows) > limit else None
-    attempts: dict[str, list[dict[str, Any]]] = {row.id: [] for row in rows[:limit]}
-    for attempt in tx.all(Attempt, "attempts_of_jobs", jobs=list(attempts)):
-        attempts[attempt.job_id].append(attempt_view(attempt))
-    return {
-        "jobs": [{**job_view(j), "attempts": attempts[j.id]} for j in rows[:limit]],
-        "next": more,
-    }
+
+    def answer(rows: list[JobShown]) -> dict[str, Any]:
+        positions = list(dict.fromkeys(row.position for row in rows))
+        more = positions[limit - 1] if len(positions) > limit else None
+        return {"jobs": _views(rows)[:limit], "next": more}
+
+    params = {"org_id": actor.org_id, "member_id": actor.member_id}
+    page = {"state": state, "before": before or 2**62, "limit": limit + 1}
+    return Look("jobs_shown", params | page, JobShown, answer)
 
 
-def why(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
+def why(actor: Actor, job_id: str) -> Look[dict[str, Any]]:
     """Why a job is where it is, in words."""
-    job = job_for(tx, actor, job_id, Need.READ)
+    return _look(actor, job_id, lambda rows: _why(rows[0]))
+
+
+def _look(
+    actor: Actor, job_id: str, view: Callable[[list[JobShown]], dict[str, Any]]
+) -> Look[dict[str, Any]]:
+    """A job that `actor` may read, as `view` shows it."""
+
+    def answer(rows: list[JobShown]) -> dict[str, Any]:
+        if not rows:
+            raise no_job(job_id)
+        check_job(actor, rows[0], Need.READ)
+        return view(rows)
+
+    params = {"id": job_id, "member_id": actor.member_id}
+    return Look("job_shown", params, JobShown, answer)
+
+
+def _why(job: JobShown) -> dict[str, Any]:
     if job.waiting is not None:
         return {"job_id": job.id, "state": job.state, **job.waiting}
     texts = {
@@ -434,8 +447,19 @@ def why(tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
     return {"job_id": job.id, "state": job.state, "code": job.state, "text": text, "remedy": ""}
 
 
-def job_view(job: Job) -> dict[str, Any]:
-    """A job as the API shows it."""
+def _views(rows: Iterable[JobShown]) -> list[dict[str, Any]]:
+    """Jobs as the API shows them, in the order of their first rows."""
+    views: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        view = views.get(row.id)
+        if view is None:
+            view = views[row.id] = _job_view(row)
+        if row.attempt_id is not None:
+            view["attempts"].append(_attempt_view(row))
+    return list(views.values())
+
+
+def _job_view(job: JobShown) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "name": job.name,
@@ -450,23 +474,23 @@ def job_view(job: Job) -> dict[str, Any]:
         "waiting": job.waiting if job.state == "queued" else None,
         "submitted_at": job.submitted_at.isoformat(),
         "finished_at": None if job.finished_at is None else job.finished_at.isoformat(),
+        "attempts": [],
     }
 
 
-def attempt_view(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as the API shows it."""
+def _attempt_view(row: JobShown) -> dict[str, Any]:
     return {
-        "attempt_id": attempt.id,
-        "number": attempt.number,
-        "state": attempt.state,
-        "held_ms": attempt.held_ms,
-        "end_reason": attempt.end_reason,
-        "exit_code": attempt.exit_code,
-        "exit_signal": attempt.exit_signal,
-        "text": attempt.end_text or "",
-        "isolation": attempt.isolation,
-        "started_at": None if attempt.started_at is None else attempt.started_at.isoformat(),
-        "ended_at": None if attempt.ended_at is None else attempt.ended_at.isoformat(),
+        "attempt_id": row.attempt_id,
+        "number": row.number,
+        "state": row.attempt_state,
+        "held_ms": row.held_ms,
+        "end_reason": row.end_reason,
+        "exit_code": row.exit_code,
+        "exit_signal": row.exit_signal,
+        "text": row.end_text or "",
+        "isolation": row.isolation,
+        "started_at": None if row.started_at is None else row.started_at.isoformat(),
+        "ended_at": None if row.ended_at is None else row.ended_at.isoformat(),
     }
 
 

@@ -18,7 +18,7 @@ _LACKS_MONEY = (WaitCode.BALANCE.value, WaitCode.BUDGET.value)
 
 def why(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]:
     """Why a job is where it is; for one that waits, proven remedies and when it may start."""
-    answer = jobs.why(tx, actor, job_id)
+    answer = tx.look(jobs.why(actor, job_id))
     job = job_for(tx, actor, job_id, Need.READ)
     if job.state != "queued":
         return answer

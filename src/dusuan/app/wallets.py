@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from dusuan.app.access import Actor, Need, account_for, operator_only
+from dusuan.app.access import (
+    Actor,
+    Need,
+    account_for,
+    check_account,
+    no_account,
+    operator_only,
+)
 from dusuan.app.context import Platform, refuse
 from dusuan.core import units
-from dusuan.core.ledger.balances import Balances
+from dusuan.core.ledger.balances import Balance, Balances
 from dusuan.core.ledger.lots import LotBook
 from dusuan.core.ledger.postings import Draft
 from dusuan.core.ledger.purchases import Package, buy, receive_payment
 from dusuan.core.ledger.tick import lapse
 from dusuan.core.ledger.transfers import move
 from dusuan.store import ledger
-from dusuan.store.database import Tx
-from dusuan.store.rows import Account, LedgerAccount, LotRow, PackageRow
+from dusuan.store.database import Look, Tx
+from dusuan.store.rows import Account, LotRow, PackageRow, WalletShown
 
 DEMO_PACK = Package("pkg_demo", "demo-pack", 20_000, 2_000, 365, 100)
 
@@ -142,7 +150,8 @@ def buy_package(platform: Platform, tx: Tx, actor: Actor, path: str, name: str) 
         expires_at=None if lot.expires_ms is None else ledger.from_unix_ms(lot.expires_ms),
     )
     tx.wake()
-    return {"id": lot_id, "path": path, **wallet_view(tx, account)}
+    view = tx.look(wallet(actor, path))
+    return {"id": lot_id, "path": path, **view}
 
 
 def transfer_degrees(
@@ -225,31 +234,42 @@ def _not_enough_cash(package: PackageRow, path: str, available: int) -> Exceptio
     )
 
 
-def wallet(tx: Tx, actor: Actor, path: str) -> dict[str, Any]:
-    """What the wallet that `path` pays from has."""
-    return wallet_view(tx, account_for(tx, actor, path, Need.READ))
+def wallet(actor: Actor, path: str) -> Look[dict[str, Any]]:
+    """What the wallet that `path` pays from has. Raises as `account_for` does."""
+
+    def answer(rows: list[WalletShown]) -> dict[str, Any]:
+        if not rows:
+            raise no_account(path)
+        check_account(actor, rows[0], Need.READ)
+        return _wallet_view(rows)
+
+    params = {"path": path, "member_id": actor.member_id}
+    return Look("wallet_shown", params, WalletShown, answer)
 
 
-def wallet_view(tx: Tx, account: Account) -> dict[str, Any]:
-    """The wallet of an account the caller may read."""
-    ids = [account.wallet_id, account.cash_id, account.spend_id]
-    rows = {row.id: row for row in tx.all(LedgerAccount, "balances_read", ids=ids)}
-    gflop, cash, spend = (ledger.as_balance(rows[i]) for i in ids)
-    lots = tx.all(LotRow, "lots_of_wallets", wallets=[account.wallet_id])
-    order = [lot.lot_id for lot in ledger.in_burn_order(lots)]
-    views = {lot.id: _lot_view(lot) for lot in lots}
+def _wallet_view(rows: Sequence[WalletShown]) -> dict[str, Any]:
+    row = rows[0]
+    gflop = _balance(row.posted_dr, row.posted_cr, row.pending_dr, row.floor)
+    spend = _balance(row.spent_dr, row.spent_cr, row.spent_pending_dr, row.spent_floor)
+    lots = {lot.id: lot for each in rows if (lot := each.lot) is not None}
+    order = [lot.lot_id for lot in ledger.in_burn_order(lots.values())]
     return {
-        "account": account.path,
-        "wallet": rows[account.wallet_id].path.removesuffix(":wallet"),
+        "account": row.path,
+        "wallet": row.wallet_path.removesuffix(":wallet"),
         "balance_gflop": gflop.posted,
         "available_gflop": gflop.available or 0,
         "available_degrees": units.degrees_text(gflop.available or 0),
         "pending_gflop": gflop.pending_dr,
-        "cash_fen": cash.posted,
+        "cash_fen": int(row.cash_fen),
         "spent_gflop": spend.posted_dr,
         "budget_left_gflop": spend.available,
-        "lots": [views[lot_id] for lot_id in order],
+        "lots": [_lot_view(lots[lot_id]) for lot_id in order],
     }
+
+
+def _balance(dr: int, cr: int, pending_dr: int, floor: int | None) -> Balance:
+    """As the core reads it: the database's numbers may be decimals."""
+    return Balance(int(dr), int(cr), int(pending_dr), None if floor is None else int(floor))
 
 
 def _lot_view(lot: LotRow) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from psycopg import sql as psycopg_sql
@@ -34,7 +35,7 @@ def json(value: Any) -> Jsonb:
 _NUMBERS, _TEXTS = {int, bool, type(None)}, {str, type(None)}
 
 
-def _array(values: list[Any]) -> str | list[Any]:
+def as_array(values: list[Any]) -> str | list[Any]:
     """A list of numbers, truths or text as PostgreSQL writes an array; others are the driver's.
 
     The driver adapts a list one value at a time, which a tick of thousands of jobs would notice.
@@ -57,7 +58,20 @@ def _element(value: str | None) -> str:
 
 
 def _bound(params: dict[str, Any]) -> dict[str, Any]:
-    return {k: _array(v) if isinstance(v, list) else v for k, v in params.items()}
+    return {k: as_array(v) if isinstance(v, list) else v for k, v in params.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Generic[Out]):
+    """A read that is one statement: its query, its parameters, and what its rows come to.
+
+    `answer` takes every row as a `row`; it only decides, and raises for what cannot be shown.
+    """
+
+    query: str
+    params: Mapping[str, Any]
+    row: type[Any]
+    answer: Callable[[list[Any]], Out]
 
 
 class Sent:
@@ -88,6 +102,10 @@ class Tx:
         """The first row of query `name`, or None."""
         with self._connection.cursor(row_factory=class_row(row)) as cursor:
             return cursor.execute(_STATEMENTS[name], _bound(params)).fetchone()
+
+    def look(self, look: Look[Out]) -> Out:
+        """What `look` answers, in this transaction."""
+        return look.answer(self.all(look.row, look.query, **look.params))
 
     def dicts(self, name: str, /, **params: Any) -> list[dict[str, Any]]:
         """Every row of query `name`, as dictionaries."""

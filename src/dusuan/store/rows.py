@@ -130,6 +130,60 @@ class LotRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WalletShown:
+    """An account's wallet, cash and spending with one of its lots, or with none (`lot_id` None).
+
+    `roles`: what one member has on the account and on all above it.
+    """
+
+    path: str
+    org_id: str
+    roles: list[str]
+    wallet_path: str
+    posted_dr: int
+    posted_cr: int
+    pending_dr: int
+    floor: int | None
+    cash_fen: int
+    spent_dr: int
+    spent_cr: int
+    spent_pending_dr: int
+    spent_floor: int | None
+    lot_id: str | None
+    wallet_id: int
+    package_id: str | None
+    kind: str
+    initial_gflop: int
+    remaining_gflop: int
+    paid_fen: int
+    spent_fen: int
+    priority: int
+    granted: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+    @property
+    def lot(self) -> LotRow | None:
+        """Its lot."""
+        if self.lot_id is None:
+            return None
+        return LotRow(
+            self.lot_id,
+            self.wallet_id,
+            self.package_id,
+            self.kind,
+            self.initial_gflop,
+            self.remaining_gflop,
+            self.paid_fen,
+            self.spent_fen,
+            self.priority,
+            self.granted,
+            self.created_at,
+            self.expires_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRow:
     """A device with its latest rating, if it has one, and who holds it."""
 
@@ -223,6 +277,42 @@ class JobSeen(Job):
     """A job with the roles that one member has on its account and on all above it."""
 
     roles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobShown:
+    """A job as it is shown with one of its attempts, or with none (`attempt_id` None).
+
+    `roles`: what one member has on its account and on all above it.
+    """
+
+    id: str
+    position: int
+    account_path: str
+    org_id: str
+    roles: list[str]
+    name: str
+    state: str
+    stop_reason: str | None
+    model: str | None
+    count: int
+    priority: int
+    quote_id: str | None
+    plan_id: str | None
+    waiting: Mapping[str, Any] | None
+    submitted_at: datetime
+    finished_at: datetime | None
+    attempt_id: str | None
+    number: int | None
+    attempt_state: str | None
+    held_ms: int | None
+    end_reason: str | None
+    exit_code: int | None
+    exit_signal: int | None
+    end_text: str | None
+    isolation: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

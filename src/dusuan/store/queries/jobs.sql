@@ -100,16 +100,43 @@ SELECT j.*, c.path AS account_path, c.org_id,
              AND r.account_id = ANY(c.lineage)) AS roles
 FROM job j JOIN account c ON c.id = j.account_id WHERE j.id = %(id)s
 
+-- name: job_shown
+-- A job as it is shown, once for each of its attempts, and once when it had none; with the roles that
+-- a member has on its account and on all above it.
+SELECT j.id, j.position, c.path AS account_path, c.org_id,
+       ARRAY(SELECT r.role FROM member_role r WHERE r.member_id = %(member_id)s
+             AND r.account_id = ANY(c.lineage)) AS roles,
+       j.name, j.state, j.stop_reason, j.model, j.count, j.priority, j.quote_id, j.plan_id,
+       j.waiting, j.submitted_at, j.finished_at,
+       a.id AS attempt_id, a.number, a.state AS attempt_state, a.held_ms, a.end_reason,
+       a.exit_code, a.exit_signal, a.end_text, a.isolation, a.started_at, a.ended_at
+FROM job j JOIN account c ON c.id = j.account_id LEFT JOIN attempt a ON a.job_id = j.id
+WHERE j.id = %(id)s ORDER BY a.number
+
+-- name: jobs_shown
+-- The same for the newest jobs of all accounts on which, or above which, the member has a role (all
+-- accounts for the operator). Each account's newest are read off its index, however many it has.
+SELECT j.id, j.position, page.account_path, page.org_id, '{}'::text[] AS roles,
+       j.name, j.state, j.stop_reason, j.model, j.count, j.priority, j.quote_id, j.plan_id,
+       j.waiting, j.submitted_at, j.finished_at,
+       a.id AS attempt_id, a.number, a.state AS attempt_state, a.held_ms, a.end_reason,
+       a.exit_code, a.exit_signal, a.end_text, a.isolation, a.started_at, a.ended_at
+FROM (SELECT n.id, c.path AS account_path, c.org_id
+      FROM account c CROSS JOIN LATERAL (
+          SELECT o.id, o.position FROM job o
+          WHERE o.account_id = c.id AND o.position < %(before)s::bigint AND NOT o.probe
+            AND (%(state)s::text IS NULL OR o.state = %(state)s)
+          ORDER BY o.position DESC LIMIT %(limit)s::bigint) n
+      WHERE %(member_id)s::text IS NULL OR (c.org_id = %(org_id)s AND EXISTS (
+          SELECT FROM member_role r WHERE r.member_id = %(member_id)s
+          AND r.account_id = ANY(c.lineage)))
+      ORDER BY n.position DESC LIMIT %(limit)s::bigint) page
+JOIN job j ON j.id = page.id LEFT JOIN attempt a ON a.job_id = j.id
+ORDER BY j.position DESC, a.number
+
 -- name: jobs_lock
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
 WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR NO KEY UPDATE OF j
-
--- name: jobs_list
-SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
-WHERE (%(accounts)s::text[] IS NULL OR j.account_id = ANY(%(accounts)s))
-  AND (%(state)s::text IS NULL OR j.state = %(state)s) AND NOT j.probe
-  AND j.position < %(before)s
-ORDER BY j.position DESC LIMIT %(limit)s
 
 -- name: jobs_queued
 -- What a round reads of every job that waits: never its spec.

@@ -12,6 +12,22 @@ WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
 SELECT id, path, unit, posted_dr, posted_cr, pending_dr, floor FROM ledger_account
 WHERE id = ANY(%(ids)s) ORDER BY id
 
+-- name: wallet_shown
+-- An account's wallet, cash and spending, once for each lot with something in it, and once when there
+-- is none; with the roles that a member has on the account and on all above it.
+SELECT a.path, a.org_id,
+       ARRAY(SELECT r.role FROM member_role r WHERE r.member_id = %(member_id)s
+             AND r.account_id = ANY(a.lineage)) AS roles,
+       w.path AS wallet_path, w.posted_dr, w.posted_cr, w.pending_dr, w.floor,
+       c.posted_cr - c.posted_dr AS cash_fen, s.posted_dr AS spent_dr, s.posted_cr AS spent_cr,
+       s.pending_dr AS spent_pending_dr, s.floor AS spent_floor,
+       l.id AS lot_id, a.wallet_id, l.package_id, l.kind, l.initial_gflop, l.remaining_gflop, l.paid_fen, l.spent_fen,
+       l.priority, l.granted, l.created_at, l.expires_at
+FROM account a JOIN ledger_account w ON w.id = a.wallet_id
+JOIN ledger_account c ON c.id = a.cash_id JOIN ledger_account s ON s.id = a.spend_id
+LEFT JOIN lot l ON l.wallet_id = a.wallet_id AND l.remaining_gflop > 0
+WHERE a.path = %(path)s
+
 -- name: house_accounts
 SELECT id, path, unit, posted_dr, posted_cr, pending_dr, floor FROM ledger_account
 WHERE path LIKE 'house/%%'
