@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.api.centre import Centre
 
+from dusuan.api import models
 from dusuan.core.ledger.tick import SlicePolicy
 
 STEPS = "run: python train.py\nworkload: {steps: 400}\n"
@@ -148,6 +149,29 @@ def test_pages(centre: Centre) -> None:
     assert seen == [each["job_id"] for each in reversed(made)]
     assert len(one.get("/v1/jobs?state=queued").json()["jobs"]) == 5
     assert one.get("/v1/jobs?state=running").json()["jobs"] == []
+
+
+def test_what_is_asked_most_is_as_documented(centre: Centre) -> None:
+    """These answers are not checked on their way out."""
+    centre.organisation("acme", 1)
+    client = centre.person("acme", "ann", "member")
+    asked = ("exit 3", "echo done", "hang", "hang", "hang")
+    ids = []
+    for command in asked:
+        made = client.post("/v1/jobs", json={"account": "acme", "job": f"run: {command}\n"})
+        ids.append(made.json()["job_id"])
+        centre.turn()
+    views = [client.get(f"/v1/jobs/{job_id}").json() for job_id in ids]
+    assert {v["state"] for v in views} == {"failed", "succeeded", "running", "queued"}
+    for view, job_id in zip(views, ids, strict=True):
+        models.JobView.model_validate(view, strict=True)
+        assert len(view["attempts"]) == (view["state"] != "queued")
+        why = client.get(f"/v1/jobs/{job_id}/why").json()
+        models.WhyView.model_validate(why, strict=True)
+    page = client.get("/v1/jobs?limit=3").json()
+    models.JobList.model_validate(page, strict=True)
+    assert page["jobs"] == list(reversed(views))[:3]
+    models.WalletView.model_validate(client.get("/v1/wallet?account=acme").json(), strict=True)
 
 
 def test_cancelling(centre: Centre) -> None:

@@ -41,16 +41,11 @@ class Call:
     hooks: Hooks
     actor: Actor
     door: Doorkeeper
-    reads: Reads
     where: str  # method and path
 
     def read(self, verb: Callable[[Tx], Out]) -> Out:
         """Run a verb that changes nothing, on one moment of the database."""
         return self.platform.store.read(verb)
-
-    async def look(self, look: Look[Any]) -> Response:
-        """What a look answers, without a thread: for what is asked most."""
-        return answered(await self.reads.look(look))
 
     def write(self, verb: Callable[[Tx], Out]) -> Out:
         """Run a verb in a transaction of its own, with a key that is good at that moment."""
@@ -73,15 +68,21 @@ def answered(view: Answer) -> Response:
     return Response(to_json(view), media_type="application/json")
 
 
-async def _calling(request: Request) -> Call:  # async, or it would cost a thread of its own
+async def looked(request: Request, look: Callable[[Actor], Look[Any]]) -> Response:
+    """What a look of the actor's answers, without a thread: for what is asked most."""
+    reads: Reads = request.app.state.reads
+    return answered(await reads.look(look(request.state.actor)))
+
+
+async def calling(request: Request) -> Call:  # async, or it would cost a thread of its own
+    """The call that a request is. What is asked most takes it by hand: injection costs more."""
     return Call(
         request.app.state.platform,
         request.app.state.hooks,
         request.state.actor,
         request.app.state.door,
-        request.app.state.reads,
         f"{request.method} {request.url.path}",
     )
 
 
-Calling = Annotated[Call, Depends(_calling)]
+Calling = Annotated[Call, Depends(calling)]

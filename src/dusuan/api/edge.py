@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import structlog
 from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dusuan.api import problems
@@ -22,12 +23,12 @@ OPEN_PATHS = frozenset({"/healthz"})
 STREAMED_PATHS = frozenset({"/v1/uploads"})  # these count their bytes themselves
 BODY_BYTES_MAX = 2 * 1_048_576
 # Nothing here is a page; should a browser be made to show an answer, it may do nothing with it.
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
 _log = structlog.get_logger("dusuan.api")
 
 
@@ -82,7 +83,7 @@ class Edge:
         actor, counted = await self._door.admit(_bearer(scope), address)
         scope["state"]["actor"] = actor
         if counted is not None:
-            reply.headers |= counted.headers
+            reply.add(counted.headers)
 
 
 class _Reply:
@@ -90,17 +91,19 @@ class _Reply:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id
+        self._headers = [(b"x-request-id", request_id.encode()), *_HEADERS]
         self.status: int | None = None
-        self.headers = dict(_HEADERS)
+
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Send these too, unless the answer has its own."""
+        self._headers += [(k.lower().encode(), v.encode()) for k, v in headers.items()]
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._request_id
-            for name, value in self.headers.items():
-                headers.setdefault(name, value)
+            own = {name for name, _ in message["headers"]}
+            more = [header for header in self._headers if header[0] not in own]
+            message["headers"] = [*message["headers"], *more]
         await self._send(message)
 
 

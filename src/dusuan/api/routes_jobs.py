@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Discriminator, Tag
 
 from dusuan.api import models
-from dusuan.api.call import Answer, Calling, IdempotencyKey, answered
+from dusuan.api.call import Answer, Calling, IdempotencyKey, answered, calling, looked
 from dusuan.app import jobs, quotes, receipts, remedies
 from dusuan.core.workload.description import is_described
 from dusuan.core.workload.jobspec import Goal
 from dusuan.store.database import Tx
 
 router = APIRouter(tags=["jobs"])
+often = APIRouter(tags=["jobs"])  # what is asked most
 
 JobId = Annotated[models.Text, Path()]
 State = Literal["queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled"]
@@ -30,6 +31,38 @@ NewJob = Annotated[
     Annotated[models.JobFromFile, Tag("file")] | Annotated[models.JobFromQuote, Tag("quote")],
     Discriminator(_kind),
 ]
+
+
+@often.get("/jobs/{job_id}", response_model=models.JobView, response_model_exclude_unset=True)
+async def show_job(request: Request, job_id: JobId) -> Response:
+    """A job with its attempts, and why it waits if it does."""
+    return await looked(request, lambda actor: jobs.show(actor, job_id))
+
+
+@often.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
+async def why(
+    request: Request, job_id: JobId, tried: Annotated[bool, Query(alias="remedies")] = False
+) -> Response:
+    """Why a job is where it is. With `remedies`: what would start it, tried on a copy."""
+    if not tried:
+        return await looked(request, lambda actor: jobs.why(actor, job_id))
+    call = await calling(request)
+
+    def verb(tx: Tx) -> Answer:
+        return remedies.why(call.platform, tx, call.actor, job_id)
+
+    return answered(await to_thread.run_sync(call.read, verb))
+
+
+@often.get("/jobs", response_model=models.JobList, response_model_exclude_unset=True)
+async def list_jobs(
+    request: Request,
+    state: State | None = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Response:
+    """Your jobs, newest first. `next` goes into `before` for the next page; null: the last."""
+    return await looked(request, lambda actor: jobs.listing(actor, state, before, limit))
 
 
 @router.post(
@@ -113,43 +146,12 @@ def submit(call: Calling, body: NewJob, key: IdempotencyKey = None) -> Answer:
     return call.once(key, body, verb)
 
 
-@router.get("/jobs", response_model=models.JobList, response_model_exclude_unset=True)
-async def list_jobs(
-    call: Calling,
-    state: State | None = None,
-    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-) -> Response:
-    """Your jobs, newest first. `next` goes into `before` for the next page; null: the last."""
-    return await call.look(jobs.listing(call.actor, state, before, limit))
-
-
-@router.get("/jobs/{job_id}", response_model=models.JobView, response_model_exclude_unset=True)
-async def show_job(call: Calling, job_id: JobId) -> Response:
-    """A job with its attempts, and why it waits if it does."""
-    return await call.look(jobs.show(call.actor, job_id))
-
-
 @router.post(
     "/jobs/{job_id}/cancel", response_model=models.JobView, response_model_exclude_unset=True
 )
 def cancel(call: Calling, job_id: JobId) -> Answer:
     """Cancel a job; one that has ended stays as it is."""
     return call.write(lambda tx: jobs.cancel(call.platform, tx, call.actor, job_id))
-
-
-@router.get("/jobs/{job_id}/why", response_model=models.WhyView, response_model_exclude_unset=True)
-async def why(
-    call: Calling, job_id: JobId, tried: Annotated[bool, Query(alias="remedies")] = False
-) -> Response:
-    """Why a job is where it is. With `remedies`: what would start it, tried on a copy."""
-    if not tried:
-        return await call.look(jobs.why(call.actor, job_id))
-
-    def verb(tx: Tx) -> Answer:
-        return remedies.why(call.platform, tx, call.actor, job_id)
-
-    return answered(await to_thread.run_sync(call.read, verb))
 
 
 @router.get(

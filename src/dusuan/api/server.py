@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 
 from dusuan import __version__
 from dusuan.api import (
@@ -23,12 +22,14 @@ from dusuan.api import (
     routes_tenants,
 )
 from dusuan.api.doorkeeper import Doorkeeper
-from dusuan.api.edge import Edge
+from dusuan.api.edge import OPEN_PATHS, Edge
 from dusuan.api.hooks import Hooks
 from dusuan.app.context import Platform
 from dusuan.store.reads import Reads
 
 _ROUTERS = (
+    routes_jobs.often,  # the router looks in this order
+    routes_money.often,
     routes_centre.router,
     routes_tenants.router,
     routes_money.router,
@@ -49,13 +50,27 @@ _HEALTH: dict[int | str, dict[str, Any]] = {
     **_PROBLEMS,
     503: {"description": "It does not work now", "content": {"application/json": {}}},
 }
-# Says in the OpenAPI document what `Edge` demands; it checks nothing itself.
-_BEARER = HTTPBearer(auto_error=False, description="An API key: dk_…")
+# What `Edge` demands, as the OpenAPI document says it.
+_BEARER = {"type": "http", "description": "An API key: dk_…", "scheme": "bearer"}
+
+
+class _App(FastAPI):
+    """Its document says of every path which needs a key that it does."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"]["securitySchemes"] = {"HTTPBearer": _BEARER}
+            for path in document["paths"].keys() - OPEN_PATHS:
+                for operation in document["paths"][path].values():
+                    operation["security"] = [{"HTTPBearer": []}]
+        return super().openapi()
 
 
 def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
     """The API over `platform`, whose store is open."""
-    app = FastAPI(
+    app = _App(
         title="dusuan",
         version=__version__,
         description="Compute sold the way a utility sells electricity.",
@@ -70,12 +85,7 @@ def create_app(platform: Platform, hooks: Hooks) -> FastAPI:
     app.state.door, app.state.reads = door, reads
     problems.install(app)
     for router in _ROUTERS:
-        app.include_router(
-            router,
-            prefix="/v1",
-            dependencies=[Depends(_BEARER)],
-            responses=_PROBLEMS,
-        )
+        app.include_router(router, prefix="/v1", responses=_PROBLEMS)
     app.include_router(_plain_routes(app, hooks))
     app.add_middleware(Edge, platform=platform, door=door)
     return app

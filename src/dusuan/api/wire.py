@@ -11,6 +11,39 @@ HEAD_S_MAX = 5.0
 HEAD_BYTES_MAX = 32_768
 
 
+class _Gathered:
+    """A transport that sends what is written in one turn of the event loop at once.
+
+    uvicorn writes the head of an answer and its body one after the other: that would be two
+    packets, and the client would be woken twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it, at the end of this turn at the latest."""
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def close(self) -> None:
+        """Close, after what was written has been sent."""
+        self.flush()
+        self._transport.close()
+
+
 class PatientProtocol(H11Protocol):
     """Closes a connection whose request line and headers are not whole after `HEAD_S_MAX`.
 
@@ -21,8 +54,14 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to wait for the first request."""
-        super().connection_made(transport)
+        self._gathered = _Gathered(transport, self.loop)
+        super().connection_made(self._gathered)  # type: ignore[arg-type] # is one in all that is used
         self._wait()
+
+    def on_response_complete(self) -> None:
+        """Send what is left of it now."""
+        self._gathered.flush()
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; stop waiting when it was a whole head."""

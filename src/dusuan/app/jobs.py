@@ -467,7 +467,7 @@ def _job_view(job: JobShown) -> dict[str, Any]:
         "state": job.state,
         "stop_reason": job.stop_reason,
         "device": job.model,
-        "count": job.count,
+        "count": job.devices,
         "priority": job.priority,
         "quote_id": job.quote_id,
         "plan_id": job.plan_id,

@@ -9,8 +9,9 @@ of what a thread, a session and a transaction for each would.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from re import Match
@@ -43,11 +44,15 @@ class Reads:
     async def look(self, look: Look[Out]) -> Out:
         """What `look` answers. Raises what its answer raises, and OperationalError.
 
-        A session that turns out to be broken is given up, and the statement sent once more.
+        When a session turns out to be broken, it and all that are as old are done with, and the
+        statement is sent once more.
         """
+        began_s = asyncio.get_running_loop().time()
         try:
             rows = await self._ask(look)
         except psycopg.OperationalError:
+            for line in self._lines:
+                line.retire(opened_before_s=began_s)
             rows = await self._ask(look)
         return look.answer(rows)
 
@@ -62,7 +67,7 @@ class Reads:
         if len(self._lines) < LINES and all(line.waiting for line in self._lines):
             await self._open()
         line = min(self._lines, key=lambda each: each.waiting)
-        return await line.ask(look.query, look.params, look.row)
+        return await line.ask(look)
 
     async def _open(self) -> None:
         """One more session, by one of those who want it; with some already the others need not."""
@@ -72,18 +77,16 @@ class Reads:
             if self._closed:
                 raise psycopg.OperationalError("it is closed")
             if all(line.waiting or not line.works for line in self._lines):
-                self._lines.append(await _line_to(self._url))
+                line = await _line_to(self._url)  # meanwhile the list may be another one
+                self._lines.append(line)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """A statement on its way, and where its rows go."""
+    """A statement on its way, and where its result goes."""
 
-    query: str
-    row: Callable[..., Any]
-    answer: asyncio.Future[list[Any]]
+    answer: asyncio.Future[pq.abc.PGresult]
     asked_s: float
-    result: pq.abc.PGresult | None = None
 
 
 async def _line_to(url: str) -> _Line:
@@ -102,10 +105,12 @@ class _Line:
         self._connection = connection  # its own way to talk is not used any more
         self._pg = connection.pgconn
         self._loop = loop
+        self._loaders: dict[str, abc.Transformer] = {}
+        self._asked: deque[_Asked | None] = deque()  # None: a statement being prepared
         self._prepared: set[str] = set()
-        self._loaders: dict[str, _Loader] = {}
-        self._asked: deque[_Asked] = deque()
-        self._flushing = False
+        self._unprepared: psycopg.Error | None = None
+        self._sending = False
+        self._opened_s = loop.time()
         self.works = True
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
@@ -118,21 +123,26 @@ class _Line:
         """How many answers are still to come."""
         return len(self._asked)
 
-    async def ask(
-        self, query: str, params: Mapping[str, Any], row: Callable[..., Any]
-    ) -> list[Any]:
-        """The rows of a named query. Raises the database's error."""
-        asked = _Asked(query, row, self._loop.create_future(), self._loop.time())
+    async def ask(self, look: Look[Any]) -> list[Any]:
+        """The rows of a statement. Raises the database's error."""
+        asked = _Asked(self._loop.create_future(), self._loop.time())
         try:
-            self._send(query, params)
+            self._add(look)
         except psycopg.Error as error:
             self.give_up(str(error))
             raise psycopg.OperationalError(_BROKEN) from error
         self._asked.append(asked)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-        return await asked.answer
+        if not self._sending:
+            self._sending = True
+            self._loop.call_soon(self._send)
+        return self._rows(look, await asked.answer)
+
+    def retire(self, opened_before_s: float) -> None:
+        """Take no more statements, if it was opened before that; it ends with its last answer."""
+        if self._opened_s <= opened_before_s:
+            self.works = False
+            if not self._asked:
+                self.give_up(_BROKEN)
 
     def give_up(self, why: str) -> None:
         """End the session; whoever waits gets an OperationalError."""
@@ -142,94 +152,95 @@ class _Line:
         self._watcher.cancel()
         self._pg.finish()
         while self._asked:
-            answer = self._asked.popleft().answer
-            if not answer.done():
-                answer.set_exception(psycopg.OperationalError(why))
+            asked = self._asked.popleft()
+            if asked is not None and not asked.answer.done():
+                asked.answer.set_exception(psycopg.OperationalError(why))
 
-    def _send(self, query: str, params: Mapping[str, Any]) -> None:
-        text, names = _numbered(query)
-        name = query.encode()
-        if query not in self._prepared:
+    def _add(self, look: Look[Any]) -> None:
+        text, names = _numbered(look.query)
+        name = look.query.encode()
+        if look.query not in self._prepared:
             self._pg.send_prepare(name, text)
-            self._prepared.add(query)
-        self._pg.send_query_prepared(name, [_text(params[each]) for each in names])
-        self._pg.pipeline_sync()
+            self._prepared.add(look.query)
+            self._asked.append(None)
+        self._pg.send_query_prepared(name, [_text(look.params[each]) for each in names])
+
+    def _send(self) -> None:
+        """Send what was asked in this turn of the event loop, with one end for all of it."""
+        self._sending = False
+        if self.works or self._asked:
+            self._attempt(self._pg.pipeline_sync)
+            self._flush()
 
     def _flush(self) -> None:
-        if self._pg.status == pq.ConnStatus.BAD:
-            return
-        try:
-            left = self._pg.flush()
-        except psycopg.Error as error:
-            self.give_up(str(error))
-            return
-        self._flushing = bool(left)
-        if left:  # more than the socket takes now
+        """A socket that does not take it all now is asked again."""
+        if self._attempt(self._pg.flush):
             self._loop.add_writer(self._socket, self._flush)
         else:
             self._loop.remove_writer(self._socket)
 
-    def _receive(self) -> None:
+    def _attempt(self, step: Callable[[], Any]) -> Any:
+        """What `step` returns; nothing when the session turns out to be broken."""
+        if self._pg.status == pq.ConnStatus.BAD:
+            return None
         try:
-            self._pg.consume_input()
-            while self._asked and not self._pg.is_busy():
-                if self._pg.status == pq.ConnStatus.BAD:
-                    break
-                self._take(self._pg.get_result())
+            return step()
         except psycopg.Error as error:
             self.give_up(str(error))
-            return
+            return None
+
+    def _receive(self) -> None:
+        self._attempt(self._take_all)
         if self._pg.status == pq.ConnStatus.BAD or not (self.works or self._asked):
             self.give_up(_BROKEN)
 
-    def _take(self, result: pq.abc.PGresult | None) -> None:
-        """What comes: the result of a preparation, that of its statement, the end of both."""
-        if result is None:  # stands between two results
-            return
-        asked = self._asked[0]
-        if result.status != pq.ExecStatus.PIPELINE_SYNC:
-            # The first error counts: what follows it is skipped.
-            if asked.result is None or asked.result.status != pq.ExecStatus.FATAL_ERROR:
-                asked.result = result
-            return
-        self._asked.popleft()
-        if not asked.answer.done():  # else nobody waits any more
-            self._settle(asked)
+    def _take_all(self) -> None:
+        self._pg.consume_input()
+        while self._asked and not self._pg.is_busy() and self._pg.status == pq.ConnStatus.OK:
+            result = self._pg.get_result()
+            # Nothing stands between two results; an end needs no answer.
+            if result is not None and result.status != pq.ExecStatus.PIPELINE_SYNC:
+                self._take(self._asked.popleft(), result)
 
-    def _settle(self, asked: _Asked) -> None:
-        assert asked.result is not None
-        if asked.result.status == pq.ExecStatus.TUPLES_OK:
-            asked.answer.set_result(self._rows(asked, asked.result))
-        else:
+    def _take(self, asked: _Asked | None, result: pq.abc.PGresult) -> None:
+        done = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+        if result.status not in done:
             self.works = False  # what was prepared here may not fit any more
-            asked.answer.set_exception(errors.error_from_result(asked.result))
+        if asked is None:
+            self._unprepared = None if result.status in done else errors.error_from_result(result)
+        elif asked.answer.done():  # nobody waits any more
+            return
+        elif result.status == pq.ExecStatus.PIPELINE_ABORTED:  # by an error before it
+            asked.answer.set_exception(self._unprepared or psycopg.OperationalError("skipped"))
+        elif result.status not in done:
+            asked.answer.set_exception(errors.error_from_result(result))
+        else:
+            asked.answer.set_result(result)
 
-    def _rows(self, asked: _Asked, result: pq.abc.PGresult) -> list[Any]:
-        loader = self._loaders.get(asked.query)
+    def _rows(self, look: Look[Any], result: pq.abc.PGresult) -> list[Any]:
+        loader = self._loaders.get(look.query)
         if loader is None:
             names = [(result.fname(n) or b"").decode() for n in range(result.nfields)]
-            loader = self._loaders[asked.query] = _Loader(Transformer(self._connection), names)
-            loader.transformer.set_pgresult(result)
-        loader.transformer.set_pgresult(result, set_loaders=False)
-        names, row = loader.names, asked.row
-        return loader.transformer.load_rows(
-            0, result.ntuples, lambda values: row(**dict(zip(names, values, strict=True)))
-        )
+            _check_columns(look, names)
+            loader = self._loaders[look.query] = Transformer(self._connection)
+            loader.set_pgresult(result)
+        loader.set_pgresult(result, set_loaders=False)
+        row = look.row
+        return loader.load_rows(0, result.ntuples, lambda values: row(*values))
 
     def _watch(self) -> None:
         """A server that says nothing for too long is as good as gone."""
-        now_s = self._loop.time()
         self._watcher = self._loop.call_later(ANSWER_S_MAX / 4, self._watch)
-        if self._asked and now_s - self._asked[0].asked_s > ANSWER_S_MAX:
+        oldest = next((asked for asked in self._asked if asked is not None), None)
+        if oldest is not None and self._loop.time() - oldest.asked_s > ANSWER_S_MAX:
             self.give_up("the database did not answer in time")
 
 
-@dataclass(frozen=True, slots=True)
-class _Loader:
-    """How the rows of one query become values; their names."""
-
-    transformer: abc.Transformer
-    names: list[str]
+def _check_columns(look: Look[Any], names: list[str]) -> None:
+    """Values go into a row by their places, so the columns have to stand as its fields do."""
+    fields = list(inspect.signature(look.row).parameters)
+    if names != fields:
+        raise TypeError(f"{look.query} gives {names}, not the fields of {look.row.__name__}")
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,7 @@ class LotRow:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class WalletShown:
+class WalletShown(NamedTuple):
     """An account's wallet, cash and spending with one of its lots, or with none (`lot_id` None).
 
     `roles`: what one member has on the account and on all above it.
@@ -279,8 +278,7 @@ class JobSeen(Job):
     roles: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class JobShown:
+class JobShown(NamedTuple):
     """A job as it is shown with one of its attempts, or with none (`attempt_id` None).
 
     `roles`: what one member has on its account and on all above it.
@@ -295,7 +293,7 @@ class JobShown:
     state: str
     stop_reason: str | None
     model: str | None
-    count: int
+    devices: int
     priority: int
     quote_id: str | None
     plan_id: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -40,6 +41,7 @@ from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, witho
 from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
 from dusuan.store.rows import Id
 
+_AS_JSON = json.JSONEncoder(default=repr).encode
 DEFAULT_PORT = 7340
 SWITCH_S = 0.0005
 
@@ -358,7 +360,8 @@ def _configure_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(lambda event, **_: _AS_JSON(event)),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,  # there is a line for every request
     )

@@ -106,8 +106,8 @@ FROM job j JOIN account c ON c.id = j.account_id WHERE j.id = %(id)s
 SELECT j.id, j.position, c.path AS account_path, c.org_id,
        ARRAY(SELECT r.role FROM member_role r WHERE r.member_id = %(member_id)s
              AND r.account_id = ANY(c.lineage)) AS roles,
-       j.name, j.state, j.stop_reason, j.model, j.count, j.priority, j.quote_id, j.plan_id,
-       j.waiting, j.submitted_at, j.finished_at,
+       j.name, j.state, j.stop_reason, j.model, j.count AS devices, j.priority, j.quote_id,
+       j.plan_id, j.waiting, j.submitted_at, j.finished_at,
        a.id AS attempt_id, a.number, a.state AS attempt_state, a.held_ms, a.end_reason,
        a.exit_code, a.exit_signal, a.end_text, a.isolation, a.started_at, a.ended_at
 FROM job j JOIN account c ON c.id = j.account_id LEFT JOIN attempt a ON a.job_id = j.id
@@ -117,8 +117,8 @@ WHERE j.id = %(id)s ORDER BY a.number
 -- The same for the newest jobs of all accounts on which, or above which, the member has a role (all
 -- accounts for the operator). Each account's newest are read off its index, however many it has.
 SELECT j.id, j.position, page.account_path, page.org_id, '{}'::text[] AS roles,
-       j.name, j.state, j.stop_reason, j.model, j.count, j.priority, j.quote_id, j.plan_id,
-       j.waiting, j.submitted_at, j.finished_at,
+       j.name, j.state, j.stop_reason, j.model, j.count AS devices, j.priority, j.quote_id,
+       j.plan_id, j.waiting, j.submitted_at, j.finished_at,
        a.id AS attempt_id, a.number, a.state AS attempt_state, a.held_ms, a.end_reason,
        a.exit_code, a.exit_signal, a.end_text, a.isolation, a.started_at, a.ended_at
 FROM (SELECT n.id, c.path AS account_path, c.org_id
