@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 
 from dusuan.cli import build
 from dusuan.core.workload.jobspec import Problem
-from dusuan.sim.compare import drawn, estimate, table
+from dusuan.sim.compare import FIGURES, drawn, estimate, table
 from dusuan.sim.generate import ARRIVALS, MIXES, Wanted, generate
 from dusuan.sim.trace import Trace
 
 FIELDS = {
     *("jobs", "jobs_rejected", "avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p50_wait_s"),
     *("p90_wait_s", "p99_wait_s", "p999_wait_s", "max_wait_s", "makespan_s", "utilisation"),
+    *("allocation", "fragmentation", "fragmentation_peak", "jain_slowdown", "jain_share"),
+    *("shortfall_most", "shortfall_gpu_s", "sold_degrees", "energy_kwh", "accounts"),
     *("restarts", "lost_gpu_s", "load_s", "wall_s", "decisions", "decisions_per_s"),
 }
 
@@ -97,16 +99,11 @@ def test_an_interval_by_hand() -> None:
 
 
 def test_ratios_are_of_pairs() -> None:
-    def figures(value: float) -> dict[str, float]:
-        return dict.fromkeys(
-            (
-                *("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "max_wait_s"),
-                *("makespan_s", "utilisation", "restarts", "lost_gpu_s"),
-            ),
-            value,
-        )
+    def figures(value: float) -> dict[str, float | None]:
+        return dict.fromkeys(FIGURES, value) | {"energy_kwh": None}
 
     rows = table({"a": [figures(1), figures(10)], "b": [figures(2), figures(20)]})
+    assert rows[0]["energy_kwh"] is None, "what is not known is not nothing"
     assert rows[1]["avg_jct_s"]["ratio"] == {"mean": 2.0, "plus_minus": 0.0}
 
 
@@ -124,6 +121,13 @@ def test_a_run_has_the_promised_fields_and_its_log_runs_again(tmp_path: Path) ->
     code, broken, _ = ran("sim", "run", *words, "--jobs", path, "--faults", 200, "--seed", 3)
     assert code == 0
     assert broken["down"] > 0
+    rates = tmp_path / "rates.yaml"
+    rates.write_text("device: {per_thousand_days: 0}\nnode: {repair_h: 1}\n")
+    broken_again = ran(
+        "sim", "run", *words, "--jobs", path, "--faults", 200, "--fault-rates", rates
+    )
+    assert broken_again[0] == 0
+    assert 0 < broken_again[1]["down"] < broken["down"]
 
 
 def test_a_comparison_and_its_page(tmp_path: Path) -> None:
@@ -145,6 +149,7 @@ def test_a_report(tmp_path: Path) -> None:
     assert code == 0
     assert found["page"] == str(page)
     assert page.read_text().count("<svg") == 4
+    assert "owed_gpu_s" in page.read_text()
     code, _, err = ran("sim", "report", *words, "-o", tmp_path / "no" / "page.html")
     assert code == 1
     assert json.loads(err.splitlines()[-1])["code"] == "unwritable"

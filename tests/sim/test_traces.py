@@ -232,7 +232,7 @@ def test_faults_come_at_their_rates_and_a_device_breaks_only_when_whole() -> Non
     faults = draw_faults(site.nodes, year_ms, 1.0, 3)
     assert faults["time_ms"].tolist() == sorted(faults["time_ms"].tolist())
     devices = (faults["device"] >= 0) & (faults["up"] == 0)
-    assert 0.9 < devices.sum() / (8000 * 365 * 0.000249) < 1.1
+    assert 0.9 < devices.sum() / (8000 * 365 * 0.000303) < 1.1
     last: dict[tuple[int, int], int] = {}
     for fault in faults[faults["device"] >= 0]:
         place = (int(fault["node"]), int(fault["device"]))

@@ -13,7 +13,17 @@ from rich.console import RenderableType
 from dusuan.cli import render, simulating
 from dusuan.cli.failures import Failure, usage
 from dusuan.cli.session import Json, Session, command
-from dusuan.cli.simulating import Cluster, FaultRate, Format, Input, Jobs, Nodes, Predict, RestartS
+from dusuan.cli.simulating import (
+    Cluster,
+    FaultFile,
+    FaultRate,
+    Format,
+    Input,
+    Jobs,
+    Nodes,
+    Predict,
+    RestartS,
+)
 from dusuan.core.scheduling.policy import POLICIES, PolicyParts
 
 if TYPE_CHECKING:
@@ -26,7 +36,10 @@ Seeds = Annotated[
     int, typer.Option(min=1, max=1000, help="Draws: the trace itself, then days of it redrawn.")
 ]
 Html = Annotated[Path | None, typer.Option("--html", "-o", help="Write a page with plots.")]
-_SHOWN = ("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "restarts")
+_SHOWN = (
+    *("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "restarts"),
+    *("fragmentation", "jain_share"),
+)
 
 
 def register(group: typer.Typer) -> None:
@@ -52,6 +65,7 @@ def compare(
     predict: Predict = None,
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
+    fault_rates: FaultFile = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +75,7 @@ def compare(
         if len({each.name for each in chosen}) < len(chosen):
             raise usage("twice", "a policy is named twice", "name each once")
         given = simulating.read(form, jobs, nodes, cluster)
-        how = simulating.How(predict.value if predict else None, restart_s, faults)
+        how = simulating.How(predict, restart_s, faults, fault_rates)
         _compared(s, given, chosen, how, seeds, html)
 
 
@@ -83,7 +97,7 @@ def _compared(
         trace = drawn(given.trace, seed)
         for each in chosen:
             redrawn = Input(given.site, trace, given.load_s)
-            outcome = simulating.simulate(s, redrawn, how.settings(each), how.faults, seed)
+            outcome = simulating.simulate(s, redrawn, how.settings(each), how, seed)
             found[each.name].append(summary(outcome, given.load_s))
             if seed == 0:
                 curves[each.name] = times(outcome)
@@ -105,6 +119,7 @@ def report(
     predict: Predict = None,
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
+    fault_rates: FaultFile = None,
     seed: simulating.Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -114,8 +129,8 @@ def report(
     with command(ctx, as_json, None) as s:
         parts = simulating.policy_of(policy)
         given = simulating.read(form, jobs, nodes, cluster)
-        how = simulating.How(predict.value if predict else None, restart_s, faults)
-        outcome = simulating.simulate(s, given, how.settings(parts, log=True), faults, seed)
+        how = simulating.How(predict, restart_s, faults, fault_rates)
+        outcome = simulating.simulate(s, given, how.settings(parts), how, seed)
         document = summary(outcome, given.load_s)
         simulating.tell_notes(s, document)
         document["page"] = str(_write(html, _report(outcome, document)))
@@ -148,6 +163,7 @@ def try_policy(
     predict: Predict = None,
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
+    fault_rates: FaultFile = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -157,7 +173,7 @@ def try_policy(
         if base.name == tried.name:
             raise usage("same_policy", f"{policy} is {against}", "try another, or --against")
         given = simulating.read(form, jobs, nodes, cluster)
-        how = simulating.How(predict.value if predict else None, restart_s, faults)
+        how = simulating.How(predict, restart_s, faults, fault_rates)
         _compared(s, given, [base, tried], how, seeds, html)
 
 
@@ -178,8 +194,10 @@ def _side_by_side(document: Mapping[str, Any]) -> RenderableType:
     return render.table(("policy", *_SHOWN), rows)
 
 
-def _cell(figure: Mapping[str, Any]) -> str:
+def _cell(figure: Mapping[str, Any] | None) -> str:
     """A mean with its interval, and its ratio to the first policy's."""
+    if figure is None:
+        return "not known"
     half, ratio = figure["plus_minus"], figure.get("ratio")
     text = f"{figure['mean']:,g}" + ("" if half is None else f" ± {half:,.3g}")
     return text if ratio is None else f"{text}  ({ratio['mean']:.3g}×)"
@@ -188,7 +206,7 @@ def _cell(figure: Mapping[str, Any]) -> str:
 def _comparison(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any], seeds: int) -> str:
     from dusuan.sim import page
 
-    names = [name for name in rows[0] if isinstance(rows[0][name], dict)]
+    names = [name for name in rows[0] if any(isinstance(row[name], dict) for row in rows)]
     cells = [["policy", *names]]
     cells += [[row["policy"], *(_cell(row[name]) for name in names)] for row in rows]
     waits = {name: found.wait_s for name, found in curves.items()}
@@ -201,18 +219,26 @@ def _comparison(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any], se
 
 def _report(outcome: Outcome, document: Mapping[str, Any]) -> str:
     from dusuan.sim import page
-    from dusuan.sim.summary import over_time, times
+    from dusuan.sim.summary import times
 
     known = {k: v for k, v in document.items() if v is not None and not isinstance(v, list)}
     cells = [["figure", "value"], *([k, str(v)] for k, v in known.items())]
-    found, series = times(outcome), over_time(outcome)
+    found, series = times(outcome), outcome.measured.series
     name = outcome.settings.policy.name
-    plots = page.over_time(series.hours, {"held": series.held}, "devices held")
+    devices = {"held": series.held, "fragmented": series.fragmented, "down": series.down}
+    plots = page.table("Share owed, share got", _account_cells(document["accounts"]))
+    plots += page.over_time(series.hours, devices, "devices")
     plots += page.over_time(series.hours, {"waiting": series.waiting}, "jobs waiting")
     plots += page.distribution({name: found.wait_s}, "wait", "s")
     plots += page.distribution({name: found.slowdown}, "bounded slowdown", "times the run")
     facts = {"devices": outcome.site.devices, "nodes": len(outcome.site.nodes)}
     return page.page(f"A run under {name}", facts, cells, plots)
+
+
+def _account_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The accounts as rows of a table, with their head."""
+    names = list(rows[0]) if rows else []
+    return [names, *([str(row[name]) for name in names] for row in rows)]
 
 
 def _write(path: Path, text: str) -> Path:

@@ -13,6 +13,7 @@ from dusuan.cli.failures import Failure
 from dusuan.cli.session import Json, command
 from dusuan.cli.simulating import (
     Cluster,
+    FaultFile,
     FaultRate,
     Format,
     Jobs,
@@ -41,6 +42,7 @@ def run(
     predict: Predict = None,
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
+    fault_rates: FaultFile = None,
     seed: Seed = 0,
     log: Annotated[Path | None, typer.Option(help="Write every decision, as JSON lines.")] = None,
     as_json: Json = False,
@@ -52,9 +54,9 @@ def run(
     with command(ctx, as_json, None) as s:
         parts = simulating.policy_of(policy)
         given = simulating.read(form, jobs, nodes, cluster)
-        how = simulating.How(predict.value if predict else None, restart_s, faults)
+        how = simulating.How(predict, restart_s, faults, fault_rates)
         settings = how.settings(parts, log=log is not None)
-        outcome = simulating.simulate(s, given, settings, faults, seed)
+        outcome = simulating.simulate(s, given, settings, how, seed)
         if log is not None:
             _write_lines(log, entries(outcome))
         document = summary(outcome, given.load_s)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import yaml
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dusuan.cli import render
@@ -24,15 +24,18 @@ from dusuan.core.workload.jobspec import Problem
 from dusuan.facts import catalogue
 
 if TYPE_CHECKING:
+    from dusuan.sim.faults import Rates
     from dusuan.sim.run import Outcome, Settings
     from dusuan.sim.run import Progress as Told
     from dusuan.sim.trace import Rated, Site, Trace
 
 T = TypeVar("T")
-CHECKPOINTS = "preemptible jobs write a checkpoint every Young interval, which takes 60 s each"
+CHECKPOINTS = "preemptible jobs write a checkpoint every Young interval, which takes {:g} s each"
+ACCOUNTS_SHOWN = 10
 USAGE_CODES = {
     *("unknown_format", "bad_cluster", "no_devices"),
     *("unknown_mix", "unknown_arrivals", "bad_jobs", "bad_load"),
+    *("bad_rates", "unknown_rate"),
 }
 
 
@@ -64,6 +67,10 @@ FaultRate = Annotated[
     float,
     typer.Option("--faults", min=0, max=1000, help="Things break: 1 is the published rate, 0 off."),
 ]
+FaultFile = Annotated[
+    Path | None,
+    typer.Option("--fault-rates", help="YAML: what breaks how often, where not as published."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same run.")]
 
 
@@ -80,15 +87,17 @@ class Input:
 class How:
     """What a simulation is to go by beside its policy."""
 
-    predict: str | None
+    predict: Prediction | None
     restart_s: float
-    faults: float
+    faults: float = 0.0
+    rates: Path | None = None
 
     def settings(self, policy: PolicyParts, log: bool = False) -> Settings:
         """The settings of a run under `policy`."""
         from dusuan.sim.run import Settings
 
-        return Settings(policy, self.predict, self.restart_s, log)
+        predict = self.predict.value if self.predict else None
+        return Settings(policy, predict, self.restart_s, log)
 
 
 def sound(found: T | Problem) -> T:
@@ -104,21 +113,21 @@ def policy_of(name: str) -> PolicyParts:
     """The policy of that name, or of that file."""
     path = Path(name)
     written = path.suffix in (".yaml", ".yml", ".json")
-    found = _policy_file(path) if written else named(name)
+    found = from_mapping(_yaml(path), path.stem) if written else named(name)
     if isinstance(found, PolicyProblem):
         raise usage(found.code, found.text, found.remedy)
     return found
 
 
-def _policy_file(path: Path) -> PolicyParts | PolicyProblem:
+def _yaml(path: Path) -> Any:
+    """What a file says."""
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        return yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        return PolicyProblem("no_such_file", f"{path} does not exist", "check its path")
+        raise usage("no_such_file", f"{path} does not exist", "check its path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as failed:
-        told = str(failed).splitlines()[0]
-        return PolicyProblem("unreadable", f"{path} cannot be read: {told}", "write it as YAML")
-    return from_mapping(data, path.stem)
+        told = f"{path} cannot be read: {str(failed).splitlines()[0]}"
+        raise usage("unreadable", told, "write it as YAML") from None
 
 
 def rate(name: str) -> Rated | Problem:
@@ -148,7 +157,7 @@ def read(form: str, jobs: Path, nodes: Path | None, cluster: str | None) -> Inpu
 
 
 def simulate(
-    session: Session, given: Input, settings: Settings, faults: float = 0.0, seed: int = 0
+    session: Session, given: Input, settings: Settings, how: How, seed: int = 0
 ) -> Outcome:
     """One simulation, with a progress bar where somebody watches."""
     from dusuan.sim.run import is_compiled
@@ -156,20 +165,28 @@ def simulate(
 
     if not is_compiled():
         session.say("compiling the rules: once after each change of them, a minute …")
-    given, broken = (given, None) if faults == 0 else _breaking(given, faults, seed)
+    given, broken = (given, None) if how.faults == 0 else _breaking(given, how, seed)
     with watched(session, settings.policy.name) as told:
         return run(given.site, given.trace, settings, time.perf_counter, broken, progress=told)
 
 
-def _breaking(given: Input, faults: float, seed: int) -> tuple[Input, Any]:
+def _breaking(given: Input, how: How, seed: int) -> tuple[Input, Any]:
     """What was read with checkpoints, and what breaks."""
-    from dusuan.sim.faults import draw_faults, horizon_ms, with_checkpoints
+    from dusuan.sim.faults import PUBLISHED, draw_faults, horizon_ms, with_checkpoints
 
+    rates = PUBLISHED if how.rates is None else _rates(how.rates)
     site, trace = given.site, given.trace
-    jobs = with_checkpoints(trace.jobs, faults, site.nodes)
-    broken = draw_faults(site.nodes, horizon_ms(jobs, site.devices), faults, seed)
-    trace = replace(trace, jobs=jobs, notes=(*trace.notes, CHECKPOINTS))
-    return replace(given, trace=trace), broken
+    jobs = with_checkpoints(trace.jobs, how.faults, site.nodes, rates)
+    broken = draw_faults(site.nodes, horizon_ms(jobs, site.devices), how.faults, seed, rates)
+    note = CHECKPOINTS.format(rates.checkpoint_s)
+    return replace(given, trace=replace(trace, jobs=jobs, notes=(*trace.notes, note))), broken
+
+
+def _rates(path: Path) -> Rates:
+    """Rates of faults from a file."""
+    from dusuan.sim.faults import rates_from
+
+    return sound(rates_from(_yaml(path)))
 
 
 @contextmanager
@@ -194,5 +211,11 @@ def tell_notes(session: Session, document: Mapping[str, Any]) -> None:
 
 
 def shown(document: Mapping[str, Any]) -> RenderableType:
-    """The figures, each with its name; those that are not known left out."""
-    return render.made({name: value for name, value in document.items() if value is not None})
+    """The figures, each with its name, and who got least of its share; not what is not known."""
+    figures = render.made({name: value for name, value in document.items() if value is not None})
+    rows = document["accounts"][:ACCOUNTS_SHOWN]
+    if len(rows) < 2:
+        return figures
+    names = ("account", "jobs", "owed_gpu_s", "got_gpu_s", "shortfall", "avg_wait_s")
+    table = render.table(names, [[row[name] for name in names] for row in rows])
+    return Group(figures, table)

@@ -19,8 +19,10 @@ from dusuan.sim.trace import Trace
 BLOCK_MS = 86_400_000
 BLOCKS_LEAST = 20
 FIGURES = (
-    *("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "max_wait_s"),
-    *("makespan_s", "utilisation", "restarts", "lost_gpu_s"),
+    *("avg_jct_s", "avg_wait_s", "avg_bounded_slowdown", "p99_wait_s", "p999_wait_s", "max_wait_s"),
+    *("makespan_s", "utilisation", "allocation", "idle_while_waiting", "fragmentation"),
+    *("fragmentation_peak", "jain_slowdown", "jain_share", "shortfall_most", "shortfall_gpu_s"),
+    *("restarts", "lost_gpu_s", "sold_degrees", "energy_kwh"),
 )
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond, nearly the normal one.
 _T95 = (
@@ -67,20 +69,30 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def table(summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """A row per policy: each figure, and its ratio to the first policy's, pair by pair."""
-    rows = []
+    """A row per policy: each figure, and its ratio to the first policy's, pair by pair.
+
+    A figure that is not known of every draw is null.
+    """
     first = next(iter(summaries.values()))
-    for name, found in summaries.items():
-        row: dict[str, Any] = {"policy": name, "seeds": len(found)}
-        for figure in FIGURES:
-            values = [float(each[figure] or 0) for each in found]
-            row[figure] = _document(estimate(values))
-            base = [float(each[figure] or 0) for each in first]
-            if all(base):
-                ratios = [a / b for a, b in zip(values, base, strict=True)]
-                row[figure]["ratio"] = _document(estimate(ratios))
-        rows.append(row)
-    return rows
+    return [
+        {"policy": name, "seeds": len(found)}
+        | {figure: _figure(figure, found, first) for figure in FIGURES}
+        for name, found in summaries.items()
+    ]
+
+
+def _figure(
+    name: str, found: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """One figure of one policy."""
+    if any(each[name] is None for each in found):
+        return None
+    values = [float(each[name]) for each in found]
+    base = [float(each[name] or 0) for each in first]
+    row: dict[str, Any] = _document(estimate(values))
+    if all(base):
+        row["ratio"] = _document(estimate([a / b for a, b in zip(values, base, strict=True)]))
+    return row
 
 
 def _document(found: Estimate) -> dict[str, Any]:

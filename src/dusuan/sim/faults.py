@@ -2,31 +2,37 @@
 
 Rates, each per thousand days of one thing:
 
-- devices: 220 faults of GPUs and their memory in 54 days on 16,384 GPUs (Llama Team, The Llama 3
-  Herd of Models, 2024, table 5);
-- nodes: 6.50 faults per thousand node-days on RSC-1 (Kokolis et al., Revisiting Reliability in
-  Large-Scale Machine Learning Research Clusters, 2024), less those of its eight devices;
-- leaf switches: 35 interruptions by switches and cables in those 54 days, 128 leaves of 16 nodes;
-- power: one distribution unit a year in a cluster of 1,800 machines, 500 to 1,000 of them gone for
-  about 6 hours (Dean, LADIS 2009 keynote).
+- devices: 268 interruptions in 54 days on 16,384 GPUs by the GPU itself: faulty GPU 148, HBM3 72,
+  SRAM 19, system processor 17, silent corruption 6, thermal 6 (Llama Team, The Llama 3 Herd of
+  Models, arXiv 2407.21783, table 5);
+- nodes: 6.50 per thousand node-days on RSC-1, which is 1.8 hours between failures of 16,384 GPUs
+  (Kokolis et al., Revisiting Reliability in Large-Scale Machine Learning Research Clusters, HPCA
+  2025, arXiv 2410.21680), less those of a node's eight devices;
+- leaf switches: of 180,000 in Azure 2 % failed within three months, half of the failures were over
+  in 6 minutes (Singh et al., Surviving Switch Failures in Cloud Datacenters, SIGCOMM CCR, 2021);
+- power: in its first year a cluster of 1,800 machines loses 500 to 1,000 of them once for about 6
+  hours when a power distribution unit fails (Dean, Google I/O, May 2008).
 
-How long a repair takes is published for power alone; the other means are assumptions.
+How long devices and nodes are away is not published: 12 hours are an assumption, as is the minute
+that it takes to write a checkpoint. All can be given (`rates_from`). docs/faults.md says more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dusuan.core.scheduling.arrays import Integers, Records
+from dusuan.core.workload.jobspec import Problem
+from dusuan.core.workload.quantities import did_you_mean
 
 DAY_MS = 86_400_000
-POWER_NODES = 750
-CHECKPOINT_S = 60.0  # to write one
 FAULT = np.dtype([("time_ms", "i8"), ("node", "i8"), ("device", "i8"), ("up", "i8")], align=True)
 
 
@@ -42,13 +48,70 @@ class Rate:
     repair_h: float
 
 
-DEVICE = Rate(220 / (16_384 * 54) * 1000, 12.0)
-NODE = Rate(6.50 - 8 * DEVICE.per_thousand_days, 12.0)
-LEAF = Rate(35 / (128 * 54) * 1000, 4.0)
-POWER = Rate(POWER_NODES / 1_800 / 365 * 1000, 6.0)
+_GPU_DAYS = 16_384 * 54
+_DEVICE = Rate(268 / _GPU_DAYS * 1000, 12.0)
 
 
-def draw_faults(nodes: Records, until_ms: int, factor: float, seed: int) -> Records:
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What breaks how often, and what a checkpoint costs. A `power_nodes`-th node shares a feed."""
+
+    device: Rate = _DEVICE
+    node: Rate = Rate(6.50 - 8 * _DEVICE.per_thousand_days, 12.0)
+    leaf: Rate = Rate(0.02 / 91.25 * 1000, 0.1 / math.log(2))
+    power: Rate = Rate(750 / 1_800 / 365 * 1000, 6.0)
+    power_nodes: int = 750
+    checkpoint_s: float = 60.0
+
+
+PUBLISHED = Rates()
+_THINGS = ("device", "node", "leaf", "power")
+_NUMBERS = ("power_nodes", "checkpoint_s")
+
+
+def rates_from(data: Any) -> Rates | Problem:
+    """Rates as a file gives them: `device: {per_thousand_days: 0.3, repair_h: 12}` and so on.
+
+    What it does not give is as published.
+    """
+    if not isinstance(data, Mapping):
+        text = "rates are a mapping, such as {device: {per_thousand_days: 0.3, repair_h: 12}}"
+        return Problem("bad_rates", text, remedy=f"known: {', '.join((*_THINGS, *_NUMBERS))}")
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        read = _thing(key, value) if key in _THINGS else _number(key, value)
+        if isinstance(read, Problem):
+            return read
+        found[key] = read
+    return replace(PUBLISHED, **found)
+
+
+def _thing(name: str, value: Any) -> Rate | Problem:
+    known = sorted(field.name for field in fields(Rate))
+    if not isinstance(value, Mapping) or not set(value) <= set(known):
+        return Problem("bad_rates", f"{name} is {value!r}", remedy=f"give {' and '.join(known)}")
+    if not all(_is_number(each) for each in value.values()):
+        return Problem("bad_rates", f"{name} is {dict(value)!r}", remedy="give numbers from 0 on")
+    published: Rate = getattr(PUBLISHED, name)
+    return replace(published, **value)
+
+
+def _number(name: Any, value: Any) -> float | Problem:
+    if name not in _NUMBERS:
+        near = did_you_mean(str(name), (*_THINGS, *_NUMBERS))
+        return Problem("unknown_rate", f"nothing breaks that is called {name!r}", remedy=near)
+    if not _is_number(value) or value < 1:
+        return Problem("bad_rates", f"{name} is {value!r}", remedy="give a number from 1 on")
+    return int(value) if name == "power_nodes" else float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+
+
+def draw_faults(
+    nodes: Records, until_ms: int, factor: float, seed: int, rates: Rates = PUBLISHED
+) -> Records:
     """FAULT[F] by time: what breaks on `nodes` before `until_ms`, and its repairs.
 
     `factor` multiplies every rate. A device breaks again only after its repair.
@@ -58,10 +121,11 @@ def draw_faults(nodes: Records, until_ms: int, factor: float, seed: int) -> Reco
     device = np.arange(len(owner)) - (np.cumsum(nodes["gpus"]) - nodes["gpus"])[owner]
     each = np.arange(len(nodes))
     things: list[tuple[Rate, int, Hit]] = [
-        (DEVICE, len(owner), lambda i: (owner[[i]], int(device[i]))),
-        (NODE, len(nodes), lambda i: (each[[i]], -1)),
+        (rates.device, len(owner), lambda i: (owner[[i]], int(device[i]))),
+        (rates.node, len(nodes), lambda i: (each[[i]], -1)),
     ]
-    for rate, groups in ((LEAF, np.asarray(nodes["leaf"])), (POWER, each // POWER_NODES)):
+    feeds = each // rates.power_nodes
+    for rate, groups in ((rates.leaf, np.asarray(nodes["leaf"])), (rates.power, feeds)):
         things.append((rate, int(groups.max(initial=-1)) + 1, partial(_members, groups)))
     found = [_of(draw, rate, count, until_ms, factor, hit) for rate, count, hit in things]
     faults = np.concatenate(found)
@@ -92,7 +156,9 @@ def _of(
     return np.array(rows, FAULT)
 
 
-def with_checkpoints(jobs: Records, factor: float, nodes: Records) -> Records:
+def with_checkpoints(
+    jobs: Records, factor: float, nodes: Records, rates: Rates = PUBLISHED
+) -> Records:
     """The jobs with Young's interval (1974, Daly 2006) between checkpoints, and their cost.
 
     The interval is the root of twice the time to write one by the mean time between faults of all
@@ -102,18 +168,21 @@ def with_checkpoints(jobs: Records, factor: float, nodes: Records) -> Records:
     per_node = max(float(nodes["gpus"].mean()), 1.0)
     devices = np.maximum(jobs["devices"], 1)
     hosts = np.ceil(devices / per_node)
-    daily = (devices * DEVICE.per_thousand_days + hosts * NODE.per_thousand_days) / 1000 * factor
-    interval_s = young_s(86_400 / daily)
+    of_devices, of_hosts = rates.device.per_thousand_days, rates.node.per_thousand_days
+    daily = (devices * of_devices + hosts * of_hosts) / 1000 * factor
+    interval_s = young_s(86_400 / np.maximum(daily, 1e-9), rates.checkpoint_s)
     keeps = jobs["preemptible"] > 0
     found["checkpoint_ms"] = np.where(keeps, np.rint(interval_s * 1000), 0)
-    cost = 1 + CHECKPOINT_S / interval_s
+    cost = 1 + rates.checkpoint_s / interval_s
     found["run_ms"] = np.where(keeps, np.rint(jobs["run_ms"] * cost), jobs["run_ms"])
     return found
 
 
-def young_s(between_faults_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def young_s(
+    between_faults_s: npt.NDArray[np.float64], checkpoint_s: float = 60.0
+) -> npt.NDArray[np.float64]:
     """The work between two checkpoints, in seconds, with which least is lost."""
-    return np.asarray(np.sqrt(2 * CHECKPOINT_S * between_faults_s))
+    return np.asarray(np.sqrt(2 * checkpoint_s * between_faults_s))
 
 
 def horizon_ms(jobs: Records, devices: int) -> int:

@@ -22,17 +22,26 @@ svg{background:#fff;border-radius:6px}}
 
 
 def page(title: str, facts: Mapping[str, Any], rows: Sequence[Sequence[str]], plots: str) -> str:
-    """The page. The first of `rows` is the head; `plots` is HTML."""
+    """The page. The first of `rows` is the head; `plots` is HTML that follows."""
     given = " · ".join(f"{escape(str(k))}: {escape(str(v))}" for k, v in facts.items())
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p><small>{given}</small></p>"
+        f"{_rows(rows)}{plots}</html>\n"
+    )
+
+
+def table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """A further table below a heading; the first of `rows` is its head."""
+    return f"<h2>{escape(title)}</h2>{_rows(rows)}"
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
     )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p><small>{given}</small></p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{plots}</html>\n"
-    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def distribution(curves: Curves, name: str, unit: str) -> str:

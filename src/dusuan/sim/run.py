@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -21,6 +21,7 @@ from dusuan.core.scheduling.arrays import (
 from dusuan.core.scheduling.policy import PREDICTORS, PolicyParts, rules
 from dusuan.core.scheduling.state import new_state
 from dusuan.sim.faults import FAULT
+from dusuan.sim.measures import Measured, Reader
 from dusuan.sim.trace import Site, Trace
 
 ROUNDS_AT_ONCE = 20_000  # between two words on progress
@@ -41,7 +42,7 @@ class Settings:
 class Outcome:
     """What a simulation left. `lines` is the log of decisions, LINE[L], when it was kept.
 
-    `wall_s` is the event loop alone, compiled.
+    `wall_s` is the event loop alone, compiled; `measured` is read off the log beside it.
     """
 
     site: Site
@@ -50,6 +51,7 @@ class Outcome:
     state: State
     tally: Records
     lines: Records
+    measured: Measured
     wall_s: float
     notes: tuple[str, ...] = field(default=())
 
@@ -63,9 +65,10 @@ class Progress(Protocol):
 def is_compiled() -> bool:
     """Whether the event loop comes from the cache; else the first simulation compiles it."""
     from dusuan.core.scheduling.compiled import is_cached
+    from dusuan.sim.gauges.read import read_on
     from dusuan.sim.kernels.loop import advance
 
-    return is_cached(advance)
+    return is_cached(advance) and is_cached(read_on)
 
 
 def simulate(
@@ -81,42 +84,50 @@ def simulate(
     from dusuan.sim.kernels import heap, loop  # numba, for a simulation only
 
     state = _state(site, trace, accounts)
-    compiled = rules(settings.policy, settings.predict, settings.restart_s)
-    compiled["quota"] &= bool((state.accounts["quota_milli"] >= 0).any())
+    compiled = _rules(settings, state)
     come = _arrivals(state)
     broken = np.zeros(0, FAULT) if faults is None else faults
-    log = np.zeros(LOG_LINES + 8 * len(state.lines) + len(trace.jobs) if settings.log else 0, LINE)
+    log = np.zeros(LOG_LINES + 8 * len(state.lines) + len(trace.jobs), LINE)
     tally = _tally(loop.TALLY, come, broken, log)
     ends, alarms = heap.new_heap(len(trace.jobs)), heap.new_heap(len(trace.jobs))
     arguments = (state.record, compiled[0], tally[0], ends.record, alarms.record)
     loop.advance(*arguments, 0)  # compiled, or loaded from the cache, before the clock starts
-    go_on = partial(loop.advance, *arguments)
-    lines, wall_s = _go(go_on, tally, log, clock_s, lambda n: progress(n, len(trace.jobs)))
-    notes = _notes(site, trace, settings)
-    return Outcome(site, trace, settings, state, tally, lines, wall_s, notes)
+    pieces = _pieces(partial(loop.advance, *arguments), tally, log, clock_s)
+    reader, kept, wall_s = Reader(state), [log[:0]], 0.0
+    for piece, spent_s in pieces:
+        wall_s += spent_s
+        reader.read(piece)
+        kept += [piece.copy()] if settings.log else []
+        progress(int(tally["ended"][0]), len(trace.jobs))
+    lines, notes = np.concatenate(kept), _notes(site, trace, settings)
+    return Outcome(site, trace, settings, state, tally, lines, reader.result(), wall_s, notes)
 
 
-def _go(
+def _rules(settings: Settings, state: State) -> Records:
+    """The policy for compiled rounds; quotas are looked at where somebody has one."""
+    found = rules(settings.policy, settings.predict, settings.restart_s)
+    found["quota"] &= bool((state.accounts["quota_milli"] >= 0).any())
+    return found
+
+
+def _pieces(
     advance: Callable[[int], int],
     tally: npt.NDArray[np.void],
     log: Records,
     clock_s: Callable[[], float],
-    told: Callable[[int], None],
-) -> tuple[Records, float]:
-    """Advance to the end; returns the log and the seconds that it took."""
+) -> Iterator[tuple[Records, float]]:
+    """Advance to the end: piece by piece the log, until the next one, and the seconds it took."""
     from dusuan.sim.kernels.loop import DONE, GOES_ON
 
-    lines, answer, wall_s = [log[:0].copy()], GOES_ON, 0.0
+    answer = GOES_ON
     while answer != DONE:
         began_s = clock_s()
         answer = advance(ROUNDS_AT_ONCE)
-        wall_s += clock_s() - began_s
-        lines.append(log[: int(tally["logged"][0])].copy())
+        spent_s = clock_s() - began_s
+        yield log[: int(tally["logged"][0])], spent_s
         tally["logged"] = 0
-        told(int(tally["ended"][0]))
     if tally["dropped"][0]:
         raise RuntimeError(f"{tally['dropped'][0]} lines did not fit into the log")
-    return np.concatenate(lines), wall_s
 
 
 def _state(site: Site, trace: Trace, accounts: Records | None) -> State:

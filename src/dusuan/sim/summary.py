@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import END, ENDED, LOST, PREEMPT, START, SUBMIT, WHOLE
+from dusuan.core.scheduling.arrays import ENDED, WHOLE
+from dusuan.core.units import GFLOP_PER_DEGREE
 from dusuan.sim.run import Outcome
 
 SLOWDOWN_FLOOR_S = 10.0  # shorter jobs count as this long (Feitelson's bounded slowdown)
-IDLE_POWER = 0.2  # of an idle device, as part of its power under load
-GFLOP_PER_DEGREE = 1_123_200_000
+IDLE_POWER = 0.2  # of an idle device, as part of its power under load: an assumption
+ACCOUNTS_MOST = 1000  # that a document lists
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,12 +49,6 @@ def _run_ms(ended: Any) -> Floats:
     speed = np.where(same, 1, ended["speed_gflops"])
     reference = np.where(same, 1, ended["rating_gflops"])
     return np.asarray(np.ceil(ended["run_ms"] * reference / speed), np.float64)
-
-
-def _held_ms(ended: Any) -> Floats:
-    """Device-milliseconds that each job held; of a shared device its share."""
-    shared = ended["attained_ms"] * ended["devices"] * (ended["milli"] / WHOLE)
-    return np.asarray(np.where(ended["milli"] < WHOLE, shared, ended["held_ms"]), np.float64)
 
 
 def summary(outcome: Outcome, load_s: float = 0.0) -> dict[str, Any]:
@@ -97,32 +92,48 @@ def _waits(found: Times) -> dict[str, Any]:
 
 def _use(outcome: Outcome) -> dict[str, Any]:
     """How the devices were used from the first submission to the last end."""
-    jobs, tally = outcome.state.jobs, outcome.tally
+    jobs, tally, measured = outcome.state.jobs, outcome.tally, outcome.measured
     ended = jobs[jobs["state"] == ENDED]
     span_s = (int(ended["end_ms"].max()) - int(jobs["submit_ms"].min())) / 1000 if len(ended) else 0
-    room, held = outcome.site.devices * span_s * 1000, float(_held_ms(ended).sum())
-    useful = float((ended["devices"] * ended["milli"] / WHOLE * _run_ms(ended)).sum())
-    gflop = float((_held_ms(ended) / 1000 * ended["speed_gflops"]).sum())
+    room_s = outcome.site.devices * span_s
+    useful_s = float((ended["devices"] * ended["milli"] / WHOLE * _run_ms(ended)).sum()) / 1000
     return {
         "makespan_s": round(span_s, 1),
-        "utilisation": round(useful / room, 6) if room else None,
-        "allocation": round(held / room, 6) if room else None,
-        "idle_while_waiting": round(float(tally["idle_wanted"][0]) / room, 6) if room else None,
-        "down": round(float(tally["down"][0]) / room, 6) if room else None,
-        "held_degrees": f"{gflop / GFLOP_PER_DEGREE:.4f}" if gflop else None,
-        "energy_kwh": _energy_kwh(outcome, held / 1000, span_s),
+        "utilisation": _part(useful_s, room_s),
+        "allocation": _part(float(measured.held_s.sum()), room_s),
+        "idle_while_waiting": _part(float(tally["idle_wanted"][0]) / 1000, room_s),
+        "fragmentation": _part(measured.fragment_s, room_s),
+        "fragmentation_peak": _part(measured.fragment_peak, outcome.site.devices),
+        "fragmentation_of_idle": _part(measured.fragment_s, measured.idle_s),
+        "down": _part(float(tally["down"][0]) / 1000, room_s),
+        "sold_degrees": _sold_degrees(outcome),
+        "energy_kwh": _energy_kwh(outcome, room_s - float(tally["down"][0]) / 1000),
     }
 
 
-def _energy_kwh(outcome: Outcome, held_s: float, span_s: float) -> float | None:
-    """Of the devices alone: under load while held, idle otherwise. None without known powers."""
-    watts = np.array(outcome.site.watts or (0.0,))
-    gpus = outcome.state.types["gpus"][: len(watts)]
+def _part(of: float, whole: float) -> float | None:
+    return round(of / whole, 6) if whole else None
+
+
+def _sold_degrees(outcome: Outcome) -> str | None:
+    """What jobs held, by the ratings of the devices that they held: what the meter bills."""
+    ratings = outcome.state.types["rating_gflops"]
+    gflop = float((outcome.measured.held_s * ratings).sum())
+    return f"{gflop / GFLOP_PER_DEGREE:.4f}" if gflop else None
+
+
+def _energy_kwh(outcome: Outcome, up_s: float) -> float | None:
+    """Of the devices alone: under load while held, idle otherwise. None without known powers.
+
+    What is down draws nothing; it is taken as spread evenly over the device types.
+    """
+    watts, gpus = np.array(outcome.site.watts or (0.0,)), outcome.state.types["gpus"]
     if not watts.all():
         return None
-    mean = float((watts * gpus).sum() / gpus.sum())
-    idle_s = max(outcome.site.devices * span_s - held_s, 0.0)
-    return round(mean * (held_s + IDLE_POWER * idle_s) / 3.6e6, 1)
+    held_s = outcome.measured.held_s[: len(watts)]
+    there_s = up_s * gpus[: len(watts)] / max(gpus.sum(), 1)
+    load_s = held_s + IDLE_POWER * np.maximum(there_s - held_s, 0.0)
+    return round(float((watts * load_s).sum()) / 3.6e6, 1)
 
 
 def _losses(outcome: Outcome) -> dict[str, Any]:
@@ -134,17 +145,53 @@ def _losses(outcome: Outcome) -> dict[str, Any]:
 
 
 def _fairness(outcome: Outcome) -> dict[str, Any]:
-    """Jain's index over accounts of mean bounded slowdown, and of share got over share owed."""
-    jobs, accounts = outcome.state.jobs, outcome.state.accounts
-    ended = jobs[jobs["state"] == ENDED]
-    slowdown, got = times(outcome).slowdown, _held_ms(ended)
-    per_job = np.bincount(ended["account"], minlength=len(accounts)).astype(float)
-    sums = np.bincount(ended["account"], slowdown, len(accounts))[per_job > 0]
-    mean = np.asarray(sums / per_job[per_job > 0], np.float64)
-    owed = accounts["weight"][per_job > 0]
-    used = np.bincount(ended["account"], got, len(accounts))[per_job > 0]
-    share = np.asarray(used / owed, np.float64)
-    return {"jain_slowdown": jain(mean), "jain_share": jain(share)}
+    """Jain's index over accounts of mean bounded slowdown, and of share got over share owed.
+
+    Accounts in order of what they were owed and did not get; `ACCOUNTS_MOST` of them.
+    """
+    rows = by_account(outcome)
+    owed = [row for row in rows if row["owed_gpu_s"] > 0]
+    found: dict[str, Any] = {
+        "jain_slowdown": jain(np.array([r["avg_bounded_slowdown"] for r in rows if r["jobs"]])),
+        "jain_share": jain(np.array([row["got_gpu_s"] / row["owed_gpu_s"] for row in owed])),
+        "shortfall_most": max((row["shortfall"] for row in owed), default=None),
+        "shortfall_gpu_s": round(sum(row["shortfall_gpu_s"] for row in rows), 1),
+        "accounts": rows[:ACCOUNTS_MOST],
+    }
+    if outcome.measured.step_s:
+        found["share_step_s"] = outcome.measured.step_s
+    return found
+
+
+def by_account(outcome: Outcome) -> list[dict[str, Any]]:
+    """What each account with jobs was owed, got and waited; who got least of its share first."""
+    jobs, measured = outcome.state.jobs, outcome.measured
+    mine = jobs["account"][jobs["state"] == ENDED]
+    found, count = times(outcome), len(outcome.state.accounts)
+    ended = np.bincount(mine, minlength=count)
+    slow, wait = (np.bincount(mine, x, count) for x in (found.slowdown, found.wait_s))
+    rows = [
+        {
+            "account": outcome.trace.accounts[a] if a < len(outcome.trace.accounts) else str(a),
+            "jobs": int(ended[a]),
+            **_shares(float(measured.owed_s[a]), float(measured.got_s[a])),
+            "avg_wait_s": round(float(wait[a]) / max(int(ended[a]), 1), 1),
+            "avg_bounded_slowdown": round(float(slow[a]) / max(int(ended[a]), 1), 3),
+        }
+        for a in np.flatnonzero((ended > 0) | (measured.owed_s > 0)).tolist()
+    ]
+    return sorted(rows, key=lambda row: -row["shortfall_gpu_s"])
+
+
+def _shares(owed_s: float, got_s: float) -> dict[str, float | None]:
+    """Share owed against share got, in device-seconds; the shortfall also as part of what was."""
+    short_s = max(owed_s - got_s, 0.0)
+    return {
+        "owed_gpu_s": round(owed_s, 3),
+        "got_gpu_s": round(got_s, 3),
+        "shortfall_gpu_s": round(short_s, 3),
+        "shortfall": _part(short_s, owed_s),
+    }
 
 
 def jain(values: Floats) -> float | None:
@@ -164,31 +211,3 @@ def _prediction(outcome: Outcome) -> dict[str, Any]:
         "prediction_error_s": round(float(values["error_ms"][0]) / count / 1000, 1),
         "prediction_accuracy": round(float(values["accuracy"][0]) / count, 4),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """What held and waited after each line of a log; hours since the first submission."""
-
-    hours: Floats
-    held: Floats  # devices
-    waiting: Floats  # jobs
-
-
-def over_time(outcome: Outcome) -> Series:
-    """Devices held and jobs waiting over time, from the log of decisions."""
-    lines = outcome.lines
-    taken = np.bitwise_count(lines["devices"]).astype(np.int64) * lines["milli"] / WHOLE
-    held, waiting = np.zeros(len(lines)), np.zeros(len(lines))
-    holds: dict[int, float] = {}
-    for i, (kind, who) in enumerate(lines[["kind", "job"]].tolist()):
-        if kind == START:
-            held[i] = taken[i]
-            waiting[i] = 0 if who in holds else -1
-            holds[who] = holds.get(who, 0) + held[i]
-        elif kind in (END, PREEMPT, LOST):
-            held[i] = -holds.pop(who)
-            waiting[i] = 0 if kind == END else 1
-        elif kind == SUBMIT:
-            waiting[i] = 1
-    return Series(lines["time_ms"] / 3_600_000, np.cumsum(held), np.cumsum(waiting))

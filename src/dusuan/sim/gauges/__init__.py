@@ -1,0 +1,1 @@
+"""What is read off a log of decisions, compiled. Imported only when a simulation runs."""
