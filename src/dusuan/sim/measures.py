@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import Records, State
+from dusuan.core.scheduling.arrays import REQUEST, Records, State
 from dusuan.core.scheduling.fairness import ordered
-from dusuan.core.scheduling.packing import REQUEST, fragmentation_tables, typical_requests
+from dusuan.core.scheduling.typical import fragmentation_tables, typical_requests
 from dusuan.sim.gauges.layout import BUCKETS, NOW, PART, Floats, Gauges, Ints
 
 COST_MOST = 300_000_000  # accounts times moments at which shares owed are worked out exactly

@@ -58,6 +58,7 @@ RULES = np.dtype(
         ("overdue_ms", "i8"),
         ("overdue_most", "i8"),
         ("gate_ms", "i8"),
+        ("reserve_ms", "i8"),
         ("ageing_ms", "i8"),
         ("half_life_ms", "i8"),
         ("margin", "f8"),
@@ -72,7 +73,8 @@ class PolicyParts:
     """A policy. Times are seconds; 0 for `overdue_s`, `gate_s` and `half_life_s` means never.
 
     Who has waited for `overdue_s` goes first; at most `overdue_most` at once (0: all), by waiting.
-    Behind the first of them nobody passes once it has been the first for `gate_s`.
+    Behind the first of them nobody passes once it has been the first for `gate_s`. With backfill
+    `easy`, a job that does not fit gets a reservation once it has waited for `reserve_s`.
 
     `order` is read from left to right, the next part decides what the one before leaves open.
     `predict` is what run times are taken from where the caller does not say.
@@ -96,6 +98,7 @@ class PolicyParts:
     overdue_s: float = 0.0
     overdue_most: int = 0
     gate_s: float = 0.0
+    reserve_s: float = 0.0
     ageing_s: float = 3600.0
     half_life_s: float = 7 * 86400.0
     margin: float = 0.0
@@ -255,7 +258,7 @@ def rules(policy: PolicyParts, predict: str | None = None, restart_s: float = 60
     found["placement"] = PLACEMENTS[policy.placement]
     found["predict"] = PREDICTORS[predict or policy.predict]
     found["restart_ms"] = round(restart_s * 1000)
-    for name in ("level_first", "run_min", "overdue", "gate", "ageing", "half_life"):
+    for name in ("level_first", "run_min", "overdue", "gate", "reserve", "ageing", "half_life"):
         found[f"{name}_ms"] = round(getattr(policy, f"{name}_s") * 1000)
     for name in _AS_GIVEN:
         found[name] = getattr(policy, name)

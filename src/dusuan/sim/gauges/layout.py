@@ -50,8 +50,8 @@ class Gauges(NamedTuple):
     faulty: npt.NDArray[np.uint64]  # [N] devices that are down, as bits
     idle: Ints  # [N] milli
     usable: Floats  # [N] milli of it that a request of the mix can use, in expectation
-    cpu_steps: Ints  # these and the next three: see `core.scheduling.packing`
-    level: npt.NDArray[np.int32]
+    cpu_steps: Ints  # these and the next three: see `core.scheduling.typical`
+    level: Ints
     alone: Floats
     together: Floats
     parts: Records  # PART[H] of running jobs; those not in use form a list

@@ -55,7 +55,8 @@ def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
         return held | job(s, j).types
     if not reserved(s, j) and gate_closed(s, rules, j, now):
         return held | job(s, j).types
-    if rules.backfill == EASY and not reserved(s, j):
+    long_enough = now - job(s, j).since_ms >= rules.reserve_ms
+    if rules.backfill == EASY and long_enough and not reserved(s, j):
         pay_debt(s, rules, now)
         s.debtor = j
     return held
