@@ -55,8 +55,9 @@ def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
         return held | job(s, j).types
     if not reserved(s, j) and gate_closed(s, rules, j, now):
         return held | job(s, j).types
-    long_enough = now - job(s, j).since_ms >= rules.reserve_ms
-    if rules.backfill == EASY and long_enough and not reserved(s, j):
+    if now - job(s, j).since_ms < rules.reserve_ms and rules.reserve_ms > 0:
+        return held
+    if rules.backfill == EASY and not reserved(s, j):
         pay_debt(s, rules, now)
         s.debtor = j
     return held
