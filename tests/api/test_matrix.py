@@ -55,6 +55,7 @@ TABLE: dict[str, Row] = {
     "GET /v1/packages": Row(ANYONE),
     "GET /v1/prices": Row(ANYONE),
     "GET /v1/audit": Row(OPERATOR),
+    "GET /v1/rounds": Row(OPERATOR),
     "GET /v1/catalog/overrides": Row(ANYONE),
     "POST /v1/catalog/overrides": Row(
         MAKES, {"device": "S60", "field": "bf16", "value": 156.0, "source": "measured"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,12 +129,11 @@ class Desk:
             return list(cursor.fetchall()) if cursor.description else []
 
 
-@pytest.fixture
-def desk(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Desk]:
-    """A platform with two devices of one node, on a database of its own."""
+@contextmanager
+def desk_of(postgres_url: str, template: str, devices: list[Device], folder: Path) -> Iterator[Desk]:
+    """A platform with these devices, on a database of its own."""
     url = create_database(postgres_url, template)
     behaviours: dict[str, Behaviour] = {}
-    devices = [Device(f"cpu:{i}", "n1", "Acme", "Core", "cpu", i, None) for i in range(2)]
     epoch_ms = unix_ms(EPOCH)
     world = World(devices, lambda order: behaviours[order.job_id], epoch_ms=epoch_ms)
     ids = itertools.count(1)
@@ -145,7 +145,7 @@ def desk(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Desk]:
         now=lambda: EPOCH + timedelta(milliseconds=world.now_ms),
         new_id=lambda kind: f"{kind}_{next(ids):06d}",
         new_secret=lambda: f"secret{next(ids)}",
-        uploads=tmp_path,
+        uploads=folder,
         slices=SLICES,
         limits=Limits(),
     )
@@ -155,3 +155,11 @@ def desk(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Desk]:
     yield Desk(platform, world, behaviours, url)
     store.close()
     drop_database(postgres_url, url)
+
+
+@pytest.fixture
+def desk(postgres_url: str, template: str, tmp_path: Path) -> Iterator[Desk]:
+    """A platform with two devices of one node."""
+    devices = [Device(f"cpu:{i}", "n1", "Acme", "Core", "cpu", i, None) for i in range(2)]
+    with desk_of(postgres_url, template, devices, tmp_path) as made:
+        yield made

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
 
 from dusuan.api import models
 from dusuan.api.call import Answer, Calling
-from dusuan.app import pool
+from dusuan.app import exporting, pool
 from dusuan.app.access import operator_only
 from dusuan.app.audit import audit
 
@@ -51,3 +53,21 @@ def run_audit(call: Calling) -> dict[str, Any]:
     """Check every invariant of the ledger. Operators only."""
     operator_only(call.actor)
     return call.read(audit)
+
+
+@router.get(
+    "/rounds",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {}}}},
+)
+def record_of_rounds(
+    call: Calling,
+    since: Annotated[AwareDatetime | None, Query(description="all of it by default")] = None,
+    until: Annotated[AwareDatetime | None, Query()] = None,
+) -> Response:
+    """The log of scheduling rounds as JSON lines: a header, what each round saw and decided, and an
+    end that counts them. It begins where the whole is known, at most an hour before `since`.
+    Operators only."""
+    operator_only(call.actor)
+    lines = exporting.rounds(call.platform, since, until)
+    return StreamingResponse(lines, media_type="application/jsonl")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dusuan.app.recording import Recorder
 from dusuan.core.ledger.tick import SlicePolicy
 from dusuan.core.planning.menu import Site
 from dusuan.core.scheduling.policy import POLICIES, PolicyParts
@@ -38,6 +39,8 @@ class Limits:
     probe_s: int = 4
     files_kept_s: int = 30 * 86_400  # of a job that has ended: logs, outputs, journals, uploads
     answers_kept_s: int = 7 * 86_400  # by which a request sent twice is known
+    rounds_kept_s: int = 7 * 86_400  # the log of scheduling rounds
+    rounds_kept: int = 5_000_000  # ... and no more lines of it, about 2 GB
     quote_bears_permille: int = 1_000
     key_rate: Rate = Rate(300.0, 600)
     stranger_rate: Rate = Rate(10.0, 100)
@@ -58,6 +61,7 @@ class Platform:
     slices: SlicePolicy = field(default_factory=SlicePolicy)
     policy: PolicyParts = POLICIES["centre"]
     limits: Limits = field(default_factory=Limits)
+    recorder: Recorder = field(default_factory=Recorder)
 
 
 class Refused(Exception):

@@ -6,14 +6,24 @@ decision stands, and is carried out when the last of them is free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from dusuan.app.attempts import start_attempt, write_attempts
 from dusuan.app.context import Platform
 from dusuan.app.setting_aside import set_aside_missing
+from dusuan.core.scheduling.live import (
+    Moves,
+    Placed,
+    Sight,
+    Waiting,
+    decide,
+    placed_key,
+    share_key,
+    waiting_key,
+)
 from dusuan.core.scheduling.model import (
     UNKNOWN,
     Cluster,
@@ -23,15 +33,13 @@ from dusuan.core.scheduling.model import (
     Request,
     RunningJob,
     Share,
-    Start,
     Wait,
     WaitCode,
 )
-from dusuan.core.scheduling.round import schedule
 from dusuan.engines.base import Action, StartOrder
 from dusuan.store import ledger
 from dusuan.store.database import Tx, json
-from dusuan.store.rows import DeviceRow, Id, Name, Placed, Queued, ShareRow
+from dusuan.store.rows import DeviceRow, Id, Name, PlacedRow, Queued, ShareRow
 
 _SEPARATOR = "\x1f"
 
@@ -41,27 +49,16 @@ class Snapshot:
     """What a round loads."""
 
     queued: tuple[Queued, ...]
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedRow, ...]
     devices: tuple[DeviceRow, ...]
     shares: tuple[ShareRow, ...]
     preempted_last_hour: int
-
-    @property
-    def claimed(self) -> dict[str, Queued]:
-        """Device -> the job that has a claim on it. A claim on a device that is down is void."""
-        good = {d.device for d in self.devices if d.state == "ready" and d.gflops is not None}
-        return {
-            device: job
-            for job in self.queued
-            if job.claim and good >= set(job.claim)
-            for device in job.claim
-        }
 
 
 def load(tx: Tx, now: datetime) -> Snapshot:
     """The pool, the queue and who runs, as of one moment."""
     queued = tx.all(Queued, "jobs_queued")
-    placed = tx.all(Placed, "jobs_placed")
+    placed = tx.all(PlacedRow, "jobs_placed")
     accounts = sorted({job.account_id for job in queued} | {job.account_id for job in placed})
     stopped = tx.one(Id, "preempted_since", since=now - timedelta(hours=1))
     return Snapshot(
@@ -80,17 +77,18 @@ def run_schedule(platform: Platform) -> int:
     with platform.store.snapshot() as tx:
         if not tx.one(Name, "job_queued_any"):
             return 0
-        seen = load(tx, now)
+        rows = load(tx, now)
     # 2. Set aside the first slice of jobs that have none; nothing at all starts on a sick machine.
-    sick = _in_trouble(platform, seen.queued)
-    blocked = sick or set_aside_missing(platform, seen.queued, seen.devices)
+    trouble = _in_trouble(platform)
+    blocked = {} if trouble else set_aside_missing(platform, rows.queued, rows.devices)
     # 3. Decide.
-    ready = [] if sick else ready_claims(seen)
-    cluster, queue = picture(seen, blocked, now)
-    plan = schedule(cluster, queue, platform.policy, ledger.unix_ms(now))
-    # 4. Apply: the intent first, then the engine.
+    seen = replace(sight(rows, blocked), trouble=trouble)
+    moves, plan = decide(seen, platform.policy, ledger.unix_ms(now))
+    # 4. Apply: the intent first, with the record of the round, then the engine.
     with platform.store.transaction() as tx:
-        orders, victims = _apply(platform, tx, plan, ready, seen, now)
+        orders, victims = _apply(platform, tx, moves, plan, rows, now)
+        noted = platform.recorder.note(tx, seen, moves, plan, platform.policy, now)
+    platform.recorder.keep(noted)
     for victim in victims:
         platform.engine.signal(victim, Action.STOP)
     for order in orders:
@@ -98,86 +96,45 @@ def run_schedule(platform: Platform) -> int:
     return len(orders) + len(victims)
 
 
-def _in_trouble(platform: Platform, queued: Sequence[Queued]) -> dict[str, Wait]:
-    """Why no job can start, for each of them, when the engine says so."""
+def _in_trouble(platform: Platform) -> Wait | None:
+    """Why no job can start, when the engine says so."""
     trouble = platform.engine.trouble()
     if not trouble:
-        return {}
-    wait = Wait(WaitCode.TROUBLE, f"nothing can be started now: {trouble}", "tell the operator")
-    return {job.id: wait for job in queued}
+        return None
+    return Wait(WaitCode.TROUBLE, f"nothing can be started now: {trouble}", "tell the operator")
 
 
-def ready_claims(seen: Snapshot) -> list[Start]:
-    """Starts that were decided before and wait for nobody any more."""
-    held = {d.device for d in seen.devices if d.holder is not None}
-    jobs = {job.id: job for job in seen.claimed.values()}
-    return [
-        Start(job.id, tuple(job.claim))
-        for job in jobs.values()
-        if job.claim and job.held and not held & set(job.claim)
-    ]
+# --- rows as the rules read them ---------------------------------------------------------------
 
 
-def picture(
-    seen: Snapshot, blocked: Mapping[str, Wait], now: datetime
-) -> tuple[Cluster, list[QueuedJob]]:
-    """The snapshot as the scheduler reads it. A job with a claim counts as running on it."""
-    claimed = seen.claimed
-    guaranteed = {s.id for s in seen.shares if s.quota_devices is not None}
-    above = {s.id: s.parent_id for s in seen.shares}
-    promised = {job.id: job for job in claimed.values()}
-    waiting = [job for job in seen.queued if job.id not in promised]
-    running = [
-        _running(job, claimed, _has_quota(job.account_id, above, guaranteed), now)
-        for job in seen.placed
-    ]
-    running += [
-        RunningJob(
-            job.id,
-            tuple(job.claim or ()),
-            ledger.unix_ms(now),
-            _known(job.expected_ms),
-            _known(job.wall_ms),
-            job.tier,
-            job.account_id,
-        )
-        for job in promised.values()
-    ]
-    cluster = Cluster(
-        tuple(_slot(device) for device in seen.devices),
-        tuple(job for job in running if job.devices),
-        tuple(_share(row) for row in seen.shares),
-        seen.preempted_last_hour,
+def sight(rows: Snapshot, blocked: Mapping[str, Wait]) -> Sight:
+    """The rows as the facts of a round."""
+    pool = Cluster(
+        tuple(_slot(device) for device in rows.devices),
+        shares=tuple(sorted((_share(row) for row in rows.shares), key=share_key)),
+        preempted_last_hour=rows.preempted_last_hour,
     )
-    return cluster, [_queued(job, blocked.get(job.id)) for job in waiting]
+    placed = sorted((_placed(job) for job in rows.placed), key=placed_key)
+    waiting = sorted((_waiting(job) for job in rows.queued), key=waiting_key)
+    return Sight(pool, tuple(placed), tuple(waiting), blocked)
 
 
-def _has_quota(account: str, above: Mapping[str, str | None], guaranteed: set[str]) -> bool:
-    """Whether the account or one above it is guaranteed something, so that it may borrow."""
-    at: str | None = account
-    while at is not None:
-        if at in guaranteed:
-            return True
-        at = above.get(at)
-    return False
-
-
-def _running(
-    job: Placed, claimed: Mapping[str, Queued], has_quota: bool, now: datetime
-) -> RunningJob:
-    """Spot is sold as preemptible; others only while they borrow, and can save their state."""
-    ran_ms = ledger.unix_ms(now) - ledger.unix_ms(job.since)
-    stopping = job.stop_asked is not None
-    return RunningJob(
+def _placed(job: PlacedRow) -> Placed:
+    running = RunningJob(
         job.id,
-        tuple(name for name in job.devices if name not in claimed),
+        tuple(sorted(job.devices)),
         ledger.unix_ms(job.since),
-        max(ran_ms, 0) + job.grace_ms if stopping else _known(job.expected_ms),
+        _known(job.expected_ms),
         _known(job.wall_ms),
         job.tier,
         job.account_id,
-        not stopping and not job.probe and (job.tier == "spot" or (job.requeues and has_quota)),
     )
+    return Placed(running, job.grace_ms, job.requeues, job.probe, job.stop_asked is not None)
+
+
+def _waiting(job: Queued) -> Waiting:
+    claim = tuple(job.claim or ())
+    return Waiting(_queued(job), job.grace_ms, job.requeues, claim, bool(claim) and not job.held)
 
 
 def _known(ms: int | None) -> int:
@@ -201,18 +158,17 @@ def _share(row: ShareRow) -> Share:
     )
 
 
-def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
+def _queued(job: Queued) -> QueuedJob:
     return QueuedJob(
         job.id,
         job.position,
         Request(job.count, job.kind, job.model),
         job.priority,
-        blocked,
-        job.probe,
-        job.account_id,
-        ledger.unix_ms(job.queued_at),
-        _known(job.expected_ms),
-        _known(job.wall_ms),
+        yields=job.probe,
+        owner=job.account_id,
+        waits_since_ms=ledger.unix_ms(job.queued_at),
+        expected_ms=_known(job.expected_ms),
+        limit_ms=_known(job.wall_ms),
         tier=job.tier,
     )
 
@@ -221,43 +177,38 @@ def _queued(job: Queued, blocked: Wait | None) -> QueuedJob:
 
 
 def _apply(
-    platform: Platform,
-    tx: Tx,
-    plan: Plan,
-    ready: Sequence[Start],
-    seen: Snapshot,
-    now: datetime,
+    platform: Platform, tx: Tx, moves: Moves, plan: Plan, rows: Snapshot, now: datetime
 ) -> tuple[list[StartOrder], list[str]]:
-    """Write the plan down; the orders to start, and the attempts to stop."""
-    starts = (*ready, *plan.starts)
-    orders = write_attempts(platform, tx, starts, seen.devices, now) if starts else []
+    """Write the moves down; the orders to start, and the attempts to stop."""
+    orders = write_attempts(platform, tx, moves.starts, rows.devices, now) if moves.starts else []
     victims: list[str] = []
-    if plan.preemptions:
-        stopped = [p.job_id for p in plan.preemptions]
+    if moves.preempts:
+        stopped = [p.job_id for p in moves.preempts]
         victims = [row.id for row in tx.all(Name, "attempts_preempted", jobs=stopped)]
         tx.run("jobs_state", ids=stopped, state="stopping")
-    _write_claims(tx, plan, seen)
-    _write_waits(tx, plan, seen)
+    _write_claims(tx, moves, plan)
+    _write_waits(tx, plan, rows)
     return orders, victims
 
 
-def _write_claims(tx: Tx, plan: Plan, seen: Snapshot) -> None:
+def _write_claims(tx: Tx, moves: Moves, plan: Plan) -> None:
     """New claims, and the end of those whose devices are not to be had any more."""
-    standing = {job.id for job in seen.claimed.values()}
-    void = [job.id for job in seen.queued if job.claim and job.id not in standing]
-    views = [json(_view(plan.waits[c.job_id], None)) for c in plan.claims]
-    if plan.claims or void:
+    views = [json(_view(plan.waits[c.job_id], None)) for c in moves.claims]
+    if moves.claims or moves.void:
         tx.run(
             "jobs_claim",
-            ids=[*(c.job_id for c in plan.claims), *void],
-            claims=[*(_SEPARATOR.join(c.devices) for c in plan.claims), *(None for _ in void)],
-            waiting=[*views, *(None for _ in void)],
+            ids=[*(c.job_id for c in moves.claims), *moves.void],
+            claims=[
+                *(_SEPARATOR.join(c.devices) for c in moves.claims),
+                *(None for _ in moves.void),
+            ],
+            waiting=[*views, *(None for _ in moves.void)],
         )
 
 
-def _write_waits(tx: Tx, plan: Plan, seen: Snapshot) -> None:
+def _write_waits(tx: Tx, plan: Plan, rows: Snapshot) -> None:
     """Reasons that have changed."""
-    queued = {job.id: job for job in seen.queued}
+    queued = {job.id: job for job in rows.queued}
     views = {name: _view(wait, queued[name].stop_reason) for name, wait in plan.waits.items()}
     news = {name: view for name, view in views.items() if view != queued[name].waiting}
     if news:

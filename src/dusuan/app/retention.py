@@ -1,4 +1,4 @@
-"""Removing what is kept for a while only: files of jobs that have ended, uploads, old answers.
+"""Removing what is kept for a while only: files of ended jobs, uploads, old answers, rounds.
 
 What is owed or was paid stays for good: ledger, usage, receipts. Files go first and are marked as
 gone after, so a crash in between only means that they are removed once more.
@@ -18,7 +18,8 @@ ANSWERS_BATCH = 10_000
 
 def sweep(platform: Platform) -> int:
     """Remove one batch of each kind; how much there was. It may take long: not for the loop."""
-    return _clear_jobs(platform) + _clear_uploads(platform) + _forget_answers(platform)
+    files = _clear_jobs(platform) + _clear_uploads(platform)
+    return files + _forget_answers(platform) + _forget_rounds(platform)
 
 
 def _clear_jobs(platform: Platform) -> int:
@@ -54,3 +55,11 @@ def _forget_answers(platform: Platform) -> int:
     before = platform.now() - timedelta(seconds=platform.limits.answers_kept_s)
     with platform.store.transaction() as tx:
         return tx.run("replays_forget", before=before, limit=ANSWERS_BATCH)
+
+
+def _forget_rounds(platform: Platform) -> int:
+    """The beginning of the log of rounds, so that what is left begins with a whole sight."""
+    limits = platform.limits
+    before = platform.now() - timedelta(seconds=limits.rounds_kept_s)
+    with platform.store.transaction() as tx:
+        return tx.run("rounds_forget", before=before, most=limits.rounds_kept, limit=ANSWERS_BATCH)

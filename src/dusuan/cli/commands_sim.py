@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dusuan.cli import commands_compare, commands_pack, commands_traces
+from dusuan.cli import commands_compare, commands_pack, commands_replay, commands_traces
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     commands_traces.register(group)
     commands_compare.register(group)
     commands_pack.register(group)
+    commands_replay.register(group)
     app.add_typer(group, name="sim")
     policies = typer.Typer(no_args_is_help=True, help="How the queue is served: show, try.")
     commands_compare.register_policy(policies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 import yaml
 from rich.console import Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from dusuan.cli import render
 from dusuan.cli.failures import FAILED, Failure, usage
@@ -147,13 +154,24 @@ def read(form: str, jobs: Path, nodes: Path | None, cluster: str | None) -> Inpu
     from dusuan.sim.sites import read_site
     from dusuan.sim.trace import read_cluster
 
-    if (nodes is None) == (cluster is None):
-        text = "the cluster is given twice" if nodes else "there is no cluster"
-        raise usage("which_cluster", text, "give --cluster 80x8 or --nodes FILE")
     began_s = time.perf_counter()
-    site = sound(read_site(nodes, rate) if nodes else read_cluster(cluster or "", rate))
+    site = _site_of_record(form, jobs) if nodes is None and cluster is None else None
+    if site is None:
+        if (nodes is None) == (cluster is None):
+            text = "the cluster is given twice" if nodes else "there is no cluster"
+            raise usage("which_cluster", text, "give --cluster 80x8 or --nodes FILE")
+        site = sound(read_site(nodes, rate) if nodes else read_cluster(cluster or "", rate))
     trace = sound(read_trace(jobs, form, site.models))
     return Input(site, trace, time.perf_counter() - began_s)
+
+
+def _site_of_record(form: str, jobs: Path) -> Site | None:
+    """The cluster that a record of a live service names itself; None for any other trace."""
+    from dusuan.sim import recorded
+
+    if form != "journal" or not jobs.is_file() or not recorded.is_record(jobs):
+        return None
+    return sound(recorded.site(jobs, rate))
 
 
 def simulate(
@@ -199,6 +217,18 @@ def watched(session: Session, name: str) -> Iterator[Told]:
     with Progress(*columns, console=session.err, transient=True) as bar:
         task = bar.add_task(name)
         yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+@contextmanager
+def counted(session: Session, name: str) -> Iterator[Callable[[int], None]]:
+    """How many are done, on stderr: of how many, nobody knows."""
+    if not session.err.is_terminal:
+        yield lambda _done: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,}"), TextColumn(name))
+    with Progress(*columns, console=session.err, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def tell_notes(session: Session, document: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from psycopg_pool import PoolTimeout
 
 from dusuan.app import placing, quotes, retention, rounds
 from dusuan.app.context import Platform
+from dusuan.app.recording import Recorder
 from dusuan.store.leadership import Leadership, NotOurs, candidate
 
 log = structlog.get_logger()
@@ -179,7 +180,7 @@ class Service:
         """What a leader has for its term: a pool of sessions, and a heart that beats."""
         heart = Heart(leadership, self._pace)
         store = self._platform.store.of_term(term, self._pace.session_s)
-        platform = replace(self._platform, store=store)
+        platform = replace(self._platform, store=store, recorder=Recorder())
         chores = Chores(platform, self._pace)
         heart.start()
         chores.start()

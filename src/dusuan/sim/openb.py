@@ -7,12 +7,10 @@ salt (columns that nobody reads) is a note beside the data.
 from __future__ import annotations
 
 import csv
-import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +26,7 @@ from dusuan.core.scheduling.arrays import (
 from dusuan.core.scheduling.packing import Hosts
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.quantities import did_you_mean
+from dusuan.sim.files import open_text
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
@@ -95,7 +94,7 @@ def _rows(
 ) -> tuple[list[tuple[int, dict[str, str]]], tuple[str, ...]]:
     """Rows with their line numbers, and notes on columns that nobody reads."""
     try:
-        with _text(path) as lines:
+        with open_text(path) as lines:
             reader = csv.DictReader(lines)
             notes = _header(path, reader.fieldnames or (), wanted, known)
             return [(reader.line_num, _whole(path, reader.line_num, row)) for row in reader], notes
@@ -107,15 +106,6 @@ def _rows(
     except (UnicodeDecodeError, csv.Error) as failed:
         text = f"{path} is not a list of comma-separated values: {failed}"
         raise _BadRowError("not_csv", text, None, "give a CSV file, plain or gzip") from None
-
-
-def _text(path: Path) -> TextIO:
-    """The file as text, unpacked when it is gzip whatever its name is."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    if packed:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open("r", encoding="utf-8-sig", newline="")
 
 
 def _header(

@@ -7,20 +7,19 @@ cannot be used (negative run time, no devices, a number seen before) are counted
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from dusuan.core.scheduling.arrays import WHOLE, Records, jobs_array
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.quantities import did_you_mean
+from dusuan.sim import recorded
+from dusuan.sim.files import BadTraceError, Rows, open_text, understood
 from dusuan.sim.trace import Trace
 
 TIME_S_MAX = 1e11  # times beyond are no times
@@ -29,68 +28,20 @@ PREFILL_TOKENS_PER_S, DECODE_TOKENS_PER_S = 8_000.0, 40.0  # of one request, for
 REQUEST_MILLI = 100  # share of a device that one request takes: ten run in a batch
 
 
-class BadTraceError(Exception):
-    """A file that cannot be used; becomes a `Problem` at the edge of this module."""
-
-    def __init__(self, code: str, text: str, line: int | None = None, remedy: str = "") -> None:
-        super().__init__(text)
-        self.problem = Problem(code, text, line, remedy)
-
-
-@dataclass(slots=True)
-class Rows:
-    """What a reader collects. Times in seconds; `user` and `account` are names."""
-
-    preemptible: bool
-    name: list[str] = field(default_factory=list)
-    submit: list[float] = field(default_factory=list)
-    run: list[float] = field(default_factory=list)
-    devices: list[int] = field(default_factory=list)
-    estimate: list[float] = field(default_factory=list)
-    user: list[str] = field(default_factory=list)
-    account: list[str] = field(default_factory=list)
-    extra: dict[str, list[int]] = field(default_factory=dict)  # further columns of JOB
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, name: str, submit: float, run: float, devices: int, **more: Any) -> None:
-        """One row; `more` is its estimate, user and account."""
-        self.name.append(name)
-        self.submit.append(submit)
-        self.run.append(run)
-        self.devices.append(devices)
-        self.estimate.append(more.get("estimate", -1.0))
-        self.user.append(more.get("user", ""))
-        self.account.append(more.get("account", ""))
-
-
 Reader = Callable[[Path], Rows]
+SiteReader = Callable[[Path, Sequence[str]], Rows]
 
 
 def read(path: Path, form: str, models: Sequence[str] = ()) -> Trace | Problem:
-    """The trace at `path` in the format `form`. `models`: the cluster's, for `openb`."""
+    """The trace at `path` in the format `form`. `models`: the cluster's, where jobs name some."""
     if form not in FORMATS:
         return Problem("unknown_format", f"no format {form!r}", remedy=did_you_mean(form, FORMATS))
-    try:
-        rows = _openb(path, models) if form == "openb" else FORMATS[form](path)
-        return _trace(path, rows, form)
-    except BadTraceError as bad:
-        return bad.problem
-    except FileNotFoundError:
-        return Problem("no_such_file", f"{path} does not exist", remedy="check its path")
-    except (OSError, EOFError, zlib.error) as failed:
-        text = f"{path} cannot be read to its end: {failed}"
-        return Problem("unreadable", text, remedy="is it cut off? fetch it again")
-    except (UnicodeDecodeError, csv.Error) as failed:
-        return Problem("not_text", f"{path} is no text: {failed}", remedy="plain or gzip text")
+    return understood(path, lambda: _trace(path, _rows(path, form, models), form))
 
 
-def _text(path: Path) -> TextIO:
-    """The file as text, unpacked when it is gzip."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    if packed:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open("r", encoding="utf-8-sig", newline="")
+def _rows(path: Path, form: str, models: Sequence[str]) -> Rows:
+    of_site = OF_SITE.get(form)
+    return FORMATS[form](path) if of_site is None else of_site(path, models)
 
 
 def _number(path: Path, line: int, name: str, text: str) -> float:
@@ -120,7 +71,7 @@ def _moment(path: Path, line: int, name: str, text: str) -> float:
 def _swf(path: Path) -> Rows:
     """Standard Workload Format (Feitelson): jobs of supercomputers, which cannot be preempted."""
     rows = Rows(preemptible=False)
-    with _text(path) as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.startswith(";") or not line.strip():
                 continue
@@ -139,7 +90,7 @@ def _swf(path: Path) -> Rows:
 
 def _csv(path: Path, wanted: Sequence[str], known: Sequence[str], rows: Rows) -> Iterator[Any]:
     """Rows as (line number, {column: value}). Notes columns that nobody reads."""
-    with _text(path) as lines:
+    with open_text(path) as lines:
         reader = csv.reader(lines)
         header = [name.strip() for name in next(reader, [])]
         for name in wanted:
@@ -249,11 +200,16 @@ def _types(spec: str, models: Sequence[str]) -> int:
     return bits if named else (1 << 62) - 1
 
 
-def _journal(path: Path) -> Rows:
-    """Our own log of decisions, JSON lines: what was submitted, and how long it ran."""
+def _journal(path: Path, models: Sequence[str]) -> Rows:
+    """Our own log: of decisions that were simulated, or of the rounds of a live service."""
+    return recorded.workload(path, models) if recorded.is_record(path) else _decisions(path)
+
+
+def _decisions(path: Path) -> Rows:
+    """The log of a simulation, JSON lines: what was submitted, and how long it ran."""
     rows = Rows(preemptible=True)
     columns = {name: rows.extra.setdefault(name, []) for name in _JOURNAL_JOB}
-    with _text(path) as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
             entry = _entry(path, number, line)
             if entry.get("kind") != "submit":
@@ -321,8 +277,9 @@ FORMATS: dict[str, Reader] = {
     "arrivals": _arrivals,
     "azure-llm": _azure,
     "openb": lambda path: _openb(path, ()),
-    "journal": _journal,
+    "journal": lambda path: _journal(path, ()),
 }
+OF_SITE: dict[str, SiteReader] = {"openb": _openb, "journal": _journal}  # jobs that name a model
 
 
 # --- rows to arrays ----------------------------------------------------------------------------

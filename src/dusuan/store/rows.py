@@ -339,7 +339,7 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedRow:
     """A job that has devices, and what a scheduling round reads of it."""
 
     id: str
@@ -475,3 +475,25 @@ class Replay:
 
     request_hash: str
     response: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRow:
+    """What became of a job, and how its last attempt ended."""
+
+    id: str
+    state: str
+    stop_reason: str | None
+    finished_at: datetime | None
+    end_reason: str | None
+    stop_asked: str | None
+    ended_at: datetime | None
+    began_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLine:
+    """One line of the log of rounds."""
+
+    n: int
+    line: str

@@ -520,3 +520,13 @@ CREATE TABLE account_share (
     usage_ms       double precision NOT NULL DEFAULT 0,
     usage_at       timestamptz
 );
+
+-- What each scheduling round saw and decided, one line of JSON each, without a gap in `n`. Only its
+-- beginning is ever removed, up to an entry that has the whole sight.
+CREATE TABLE round_log (
+    n     bigint PRIMARY KEY CHECK (n > 0),
+    at    timestamptz NOT NULL,
+    whole boolean NOT NULL,
+    line  text NOT NULL
+);
+CREATE INDEX round_log_whole ON round_log (n) WHERE whole;
