@@ -130,7 +130,9 @@ class Desk:
 
 
 @contextmanager
-def desk_of(postgres_url: str, template: str, devices: list[Device], folder: Path) -> Iterator[Desk]:
+def desk_of(
+    postgres_url: str, template: str, devices: list[Device], folder: Path
+) -> Iterator[Desk]:
     """A platform with these devices, on a database of its own."""
     url = create_database(postgres_url, template)
     behaviours: dict[str, Behaviour] = {}

@@ -19,15 +19,15 @@ from dusuan.core.scheduling.policy import POLICIES
 from dusuan.engines.base import Device
 from dusuan.sim.engine import Behaviour, SimulatedEngine
 
-NODES, EACH = 9, 4
+NODES, EACH = 12, 4
 POLICY = replace(POLICIES["centre"], name="centre-hasty", run_min_s=5.0)
 SAVING = {"checkpoint": {"signal": "SIGUSR1", "grace": "2s"}}
 
 
 def devices() -> list[Device]:
-    """36 devices of two models on 9 nodes."""
+    """48 devices of two models on 12 nodes."""
     return [
-        Device(f"n{n}:{i}", f"n{n}", "Acme", "Core" if n < 7 else "Old", "cpu", i, None)
+        Device(f"n{n}:{i}", f"n{n}", "Acme", "Core" if n < 9 else "Old", "cpu", i, None)
         for n in range(NODES)
         for i in range(EACH)
     ]
@@ -110,10 +110,25 @@ class Day:
         rounds.recover(self.desk.platform)
         self.did["service_starts"] += 1
 
+    def trouble(self, text: str) -> None:
+        """The engine says that it can start nothing; "" when it can again."""
+        self.desk.platform.engine.trouble = lambda: text  # type: ignore[method-assign] # this engine only
+
+    def lose_what_is_promised(self) -> bool:
+        """The node goes on which somebody has a claim, if anybody has one."""
+        found = self.desk.sql(
+            "SELECT claim[1] FROM job WHERE claim IS NOT NULL ORDER BY id LIMIT 1"
+        )
+        for (device,) in found:
+            self.lose(device.partition(":")[0])
+        return bool(found)
+
     def cancel_some(self) -> None:
         """One job that waits and one that runs are cancelled."""
         for state in ("queued", "running"):
-            found = self.desk.sql(f"SELECT id FROM job WHERE state = '{state}' ORDER BY id DESC LIMIT 1")
+            found = self.desk.sql(
+                f"SELECT id FROM job WHERE state = '{state}' ORDER BY id DESC LIMIT 1"
+            )
             for (job,) in found:
                 self.desk.call(jobs.cancel, job)
                 self.did["cancelled"] += 1
@@ -129,16 +144,26 @@ def live(day: Day, seconds: int) -> None:
     day.open()
     capped = day.reach_the_ceiling()
     for second in range(seconds):
-        day.second(day.rng.choice((6, 9, 12, 16)) if second % 20 < 15 else 0)
+        day.second(day.rng.choice((8, 12, 15, 18)) if second % 20 < 15 else 0)
         if second % 25 == 9:
             day.cancel_some()
-        if second in (seconds // 4, seconds // 2 + 5):
-            day.lose("n1")
-        if second in (seconds // 4 + 9, seconds // 2 + 12):
-            day.restore("n1")
-        if second == seconds // 2:
-            day.restart()
-        if second == seconds // 3:
-            day.desk.ask(tenants.set_quota, "acme/speech", quota=4, borrow=8, weight=2.0)
+        _mishaps(day, second, seconds)
     assert day.desk.show(capped)["stop_reason"] == "balance"
     assert day.desk.show(capped)["waiting"]["code"] == "budget"
+    assert day.did["promised_lost"] == 1
+
+
+def _mishaps(day: Day, second: int, seconds: int) -> None:
+    """What goes wrong at that second of the day."""
+    if second in (seconds // 4, seconds // 2 + 5):
+        day.lose("n1")
+    if second in (seconds // 4 + 9, seconds // 2 + 12):
+        day.restore("n1")
+    if second == seconds // 3:
+        day.desk.ask(tenants.set_quota, "acme/speech", quota=4, borrow=8, weight=2.0)
+    if second == seconds // 2:
+        day.restart()
+    if second in (seconds * 2 // 3, seconds * 2 // 3 + 2):
+        day.trouble("its disk is full" if second == seconds * 2 // 3 else "")
+    if second > 20 and not day.did["promised_lost"]:
+        day.did["promised_lost"] += day.lose_what_is_promised()

@@ -112,7 +112,7 @@ class Recorder:
         if known is None or news is None or known.n != last:
             entry = _fresh(this, last + 1)
         else:
-            entry = replace(news, whole=this.seen if known.is_due(this.now_ms) else None)
+            entry = _whole(news, this) if known.is_due(this.now_ms) else news
         size = _insert(tx, entry, now)
         return _remembered(known, this, entry, size)
 
@@ -152,6 +152,12 @@ def _fresh(this: _Round, n: int) -> Entry:
         moves=this.moves,
         runs=runs,
     )
+
+
+def _whole(news: Entry, this: _Round) -> Entry:
+    """The same entry, for a reader who begins with it or has read all before."""
+    _, runs = reasons_told(None, this.codes)
+    return replace(news, whole=this.seen, policy=this.policy, waits={}, runs=runs)
 
 
 def _left(tx: Tx, placed: list[str], waited: list[str]) -> dict[str, Left]:

@@ -57,11 +57,13 @@ class _Book:
 
     def take(self, entry: Entry) -> None:
         """One more round."""
-        for name, left in entry.left.items():
-            self._leave(name, left.ran_ms, left.to)
-        if entry.fresh and entry.whole is not None:
-            self._begin_anew(entry.whole, self.end_ms or entry.at_ms)
-        for each in _newly_waiting(entry):
+        anew = entry.whole if entry.fresh or not self.end_ms else None
+        if anew is not None:
+            self._begin_anew(anew, self.end_ms or entry.at_ms)
+        else:
+            for name, left in entry.left.items():
+                self._leave(name, left.ran_ms, left.to)
+        for each in anew.waiting if anew else _newly_waiting(entry):
             self._wait(each)
         for start in entry.moves.starts:
             self.jobs[start.job_id].since_ms = entry.at_ms
@@ -108,16 +110,14 @@ class _Book:
         self.jobs[name].since_ms = job.since_ms
 
     def close(self) -> None:
-        """The end of the log: what still runs has run until now."""
+        """The end of the log: what still runs ran until now, or as long as was expected."""
         for name, job in self.jobs.items():
             if job.since_ms is not None:
-                self._leave(name, max(self.end_ms - job.since_ms, 0), "running")
+                self._leave(name, max(self.end_ms - job.since_ms, job.expected_ms, 1), "running")
                 self.cut.add(name)
 
 
 def _newly_waiting(entry: Entry) -> Sequence[Waiting]:
-    if entry.fresh and entry.whole is not None:
-        return entry.whole.waiting
     change: Any = entry.seen.get("waiting", {})
     found: tuple[Waiting, ...] = from_plain(tuple[Waiting, ...], change.get("new", []), "waiting")
     return found
@@ -177,7 +177,10 @@ def _add(rows: Rows, job: _Job, ran_ms: int, models: Sequence[str]) -> None:
 def _notes(cut: int, waited: int, unknown: int, cancelled: int) -> list[str]:
     """What the log does not know of its jobs."""
     notes = (
-        (cut, "had not ended when the log ends, or ended unseen: they are as long as was seen"),
+        (
+            cut,
+            "had not ended when the log ends, or unseen: they are as long as was seen or expected",
+        ),
         (waited, "had not begun: they are as long as was expected"),
         (unknown, "had not begun, and nobody expected how long they take: they are left out"),
         (cancelled, "ended without having run: they are left out"),

@@ -55,18 +55,18 @@ class Counts:
     service_starts: int = 0
     rounds_lost: int = 0
 
-    def take(self, entry: Entry) -> None:
-        """One more line."""
+    def take(self, entry: Entry, *, first: bool) -> None:
+        """One more line. What the first says of the time before it is none of this log's."""
         moves = entry.moves
         self.rounds += 1
-        self.quiet_rounds += entry.quiet
+        self.quiet_rounds += 0 if first else entry.quiet
         self.starts += len(moves.starts)
         self.preemptions += len(moves.preempts)
         self.claims += len(moves.claims)
         self.decisions = self.starts + self.preemptions + self.claims
         self.service_starts += entry.fresh
         self.rounds_lost += entry.lost is not None
-        for left in entry.left.values():
+        for left in () if first else entry.left.values():
             self.budget_stops += left.why == LEASE
             self.jobs_lost += left.why == LOST
             self.cancelled += left.to == CANCELLED
@@ -159,7 +159,7 @@ class _Replay:
 
     def _note(self, entry: Entry) -> None:
         result = self._result
-        result.counts.take(entry)
+        result.counts.take(entry, first=result.counts.rounds == 0)
         result.from_ms = result.from_ms or entry.at_ms
         result.until_ms = entry.at_ms
         if entry.policy is not None:
