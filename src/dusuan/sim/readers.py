@@ -228,7 +228,7 @@ def _decisions(path: Path) -> Rows:
 def _entry(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         words = f"{path}, line {number}: this is no JSON"
         raise BadTraceError("bad_row", words, number, "is the file cut off?") from None
     if not isinstance(entry, dict):

@@ -128,7 +128,7 @@ def is_record(path: Path) -> bool:
     try:
         with open_text(path) as lines:
             return is_header(json.loads(lines.readline()))
-    except (ValueError, OSError, EOFError, zlib.error):
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error):
         return False  # whoever reads it on says what is wrong
 
 
