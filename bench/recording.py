@@ -1,8 +1,8 @@
 """What the log of live rounds costs: processor time of a round with many waiting jobs, and bytes.
 
-Real PostgreSQL, the real round, 2,000 devices, all taken; between two rounds 40 jobs end and 40 come.
-`note` is what the recorder takes of each round, its statement included; bytes are those of the lines,
-whole sights told apart.
+Real PostgreSQL, the real round, 2,000 devices, all taken; between two rounds 40 jobs end, 40 come.
+`note` is what the recorder takes of each round, its statement included; bytes are those of the
+lines, whole sights told apart.
 
     python bench/recording.py [--waiting 1000 10000] [--rounds 15]
 """
@@ -40,8 +40,8 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 COME = """
 INSERT INTO job (id, account_id, name, spec, state, kind, model, count, priority, grace_ms,
                  requeues, balance_before_gflop, submitted_at, queued_at, wall_ms)
-SELECT 'job_' || lpad(i::text, 26, '0'), (SELECT id FROM account WHERE path = 'org/a' || i %% 100),
-       'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', 'x', 1 + i %% 4, 0, 2000, false, 0, %(now)s, %(now)s,
+SELECT 'job_' || lpad(i::text, 26, '0'),
+       (SELECT id FROM account WHERE path = 'org/a' || i %% 100), 'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', 'x', 1 + i %% 4, 0, 2000, false, 0, %(now)s, %(now)s,
        3600000 + i
 FROM generate_series(%(first)s::integer, %(last)s) i;
 INSERT INTO hold (job_id, seq, wallet_id, limit_ids, reserved_gflop, opened_at)
