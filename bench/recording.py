@@ -41,9 +41,9 @@ COME = """
 INSERT INTO job (id, account_id, name, spec, state, kind, model, count, priority, grace_ms,
                  requeues, balance_before_gflop, submitted_at, queued_at, wall_ms)
 SELECT 'job_' || lpad(i::text, 26, '0'),
-       (SELECT id FROM account WHERE path = 'org/a' || i %% 100), 'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', 'x', 1 + i %% 4, 0, 2000,
-       false, 0, %(now)s, %(now)s,
-       3600000 + i
+       (SELECT id FROM account WHERE path = 'org/a' || i %% 100),
+       'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', 'x', 1 + i %% 4, 0, 2000, false, 0,
+       %(now)s, %(now)s, 3600000 + i
 FROM generate_series(%(first)s::integer, %(last)s) i;
 INSERT INTO hold (job_id, seq, wallet_id, limit_ids, reserved_gflop, opened_at)
 SELECT j.id, 1, a.wallet_id, a.limit_ids, 10800000, %(now)s
