@@ -7,6 +7,7 @@ from deciding.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -105,22 +106,28 @@ class Recorder:
 
     def _write(self, tx: Tx, this: _Round, now: datetime) -> _Known:
         known = self._known
-        news = None if known is None else _news(tx, known, this)
-        if known is not None and news is not None and _is_quiet(known, this, news):
+        if known is None:
+            return self._begin(tx, this, now)
+        leaving = leavers(known.sight, this.seen)
+        news = _news(known, this, leaving)
+        if _is_quiet(known, this, news, leaving):
             return replace(known, quiet=known.quiet + 1, quiet_ms=this.now_ms)
-        last = _last(tx)
-        if known is None or news is None or known.n != last:
-            entry = _fresh(this, last + 1)
-        else:
-            entry = _whole(news, this) if known.is_due(this.now_ms) else news
-        size = _insert(tx, entry, now)
-        return _remembered(known, this, entry, size)
+        if known.n != _last(tx):  # somebody else decided in between
+            return self._begin(tx, this, now)
+        entry = replace(news, left=_left(tx, *leaving))
+        entry = _whole(entry, this) if known.is_due(this.now_ms) else entry
+        return _remembered(known, this, entry, _insert(tx, entry, now))
+
+    def _begin(self, tx: Tx, this: _Round, now: datetime) -> _Known:
+        entry = _fresh(this, _last(tx) + 1)
+        return _remembered(None, this, entry, _insert(tx, entry, now))
 
 
-def _news(tx: Tx, known: _Known, this: _Round) -> Entry:
+_Leaving = tuple[list[str], list[str]]  # from where they were placed, from where they waited
+
+
+def _news(known: _Known, this: _Round, leaving: _Leaving) -> Entry:
     """What the round saw that was not to be expected, and what it did."""
-    placed, waited = leavers(known.sight, this.seen)
-    told = outside(known.sight, this.seen, (*placed, *waited))
     waits, runs = reasons_told(known.codes, this.codes)
     return Entry(
         known.n + 1,
@@ -128,16 +135,15 @@ def _news(tx: Tx, known: _Known, this: _Round) -> Entry:
         known.quiet,
         known.quiet_ms,
         policy=None if this.policy == known.policy else this.policy,
-        left=_left(tx, placed, waited) if placed or waited else {},
-        seen=told,
+        seen=outside(known.sight, this.seen, itertools.chain(*leaving)),
         moves=this.moves,
         waits=waits,
         runs=runs,
     )
 
 
-def _is_quiet(known: _Known, this: _Round, news: Entry) -> bool:
-    said = news.left or news.seen or news.policy or news.waits or news.runs is not None
+def _is_quiet(known: _Known, this: _Round, news: Entry, leaving: _Leaving) -> bool:
+    said = any(leaving) or news.seen or news.policy or news.waits or news.runs is not None
     return not (said or this.moves.any or known.is_due(this.now_ms))
 
 
@@ -162,6 +168,8 @@ def _whole(news: Entry, this: _Round) -> Entry:
 
 def _left(tx: Tx, placed: list[str], waited: list[str]) -> dict[str, Left]:
     """What became of jobs that are not where they were."""
+    if not placed and not waited:
+        return {}
     rows = {row.id: row for row in tx.all(LeftRow, "jobs_left", ids=[*placed, *waited])}
     ran = {name: _how(rows[name], ran=True) for name in placed}
     return ran | {name: _how(rows[name], ran=False) for name in waited}
