@@ -82,12 +82,12 @@ ANALYZE;
 """
 
 # A transfer of 1 fen between two different accounts, picked at random of `{accounts}` whose ids
-# are `{step}` apart.
+# are `{step}` apart. Its id is the next one, as ids of the platform are sorted by time.
 SINGLE = """\\set a random(0, {accounts} - 1)
 \\set b random(0, {accounts} - 2)
 \\set b case when :b >= :a then :b + 1 else :b end
-\\set r random(1, 4611686018427387904)
-SELECT post_transfer('trf_' || :client_id || '_' || :r, 'bench', now(), '{{}}'::jsonb,
+\\set n :n + {clients}
+SELECT post_transfer('trf_' || :n + :client_id, 'bench', now(), '{{}}'::jsonb,
                      {first} + {step} * :a, {first} + {step} * :b, 1);
 """
 
@@ -264,11 +264,14 @@ def single(server: Server, accounts: int, repeats: int) -> None:
     step = cash[1] - cash[0]
     assert cash == list(range(cash[0], cash[-1] + 1, step))
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        script.write(SINGLE.format(accounts=accounts, first=cash[0], step=step))
+        script.write(SINGLE.format(accounts=accounts, first=cash[0], step=step, clients=CLIENTS))
         script.flush()
+        firsts = itertools.count(10**15, 10**9)  # of a round's ids
 
         def measure() -> Sample:
-            return pgbench(platform.store.url, server.seconds, "-f", script.name)
+            return pgbench(
+                platform.store.url, server.seconds, "-f", script.name, "-D", f"n={next(firsts)}"
+            )
 
         measure()  # warm
         measured = compared(server, repeats, measure)

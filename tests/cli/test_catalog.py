@@ -49,6 +49,26 @@ def test_estimates_and_conversions_use_the_figures_of_their_platform(dusuan: Com
     assert dusuan.json(*work)["device_hours_p50"] is None
 
 
+def test_a_card_that_is_not_shipped_is_added_by_its_make(dusuan: Command) -> None:
+    code, problem = dusuan.problem("catalog", "set", "G100", "bf16", "96", *SOURCE)
+    assert (code, problem["code"]) == (4, "unknown_device")
+    assert "make" in problem["remedy"]
+    added = dusuan.json("catalog", "set", "Lisuan G100", "bf16", "96", *SOURCE, "--make", "Lisuan")
+    assert (added["make"], added["origin"], added["quotable"]) == ("Lisuan", "domestic", False)
+    for field, value in (("memory", "48"), ("bandwidth", "1200"), ("tdp", "250")):
+        added = dusuan.json("catalog", "set", "g100", field, value, *SOURCE)
+    assert added["quotable"] and added["rating_gflops"] == 96_000
+    assert [each["field"] for each in added["overrides"]][:2] == ["bf16_tflops", "memory_gb"]
+    assert len(dusuan.json("catalog", "history", "lisuan g100")["overrides"]) == 4
+    listed = dusuan.json("catalog", "--make", "lisuan")["devices"]
+    assert [each["name"] for each in listed] == ["Lisuan G100"]
+    work = ("estimate", "--params", "7B", "--tokens", "1T", "--device", "G100", "--count", "64")
+    assert dusuan.json(*work)["device_hours_p50"] > 0
+    assert dusuan.json("convert", "1", "card-hours:G100", "degree")["value"].startswith("0.307")
+    taken = dusuan.json("catalog", "set", "G100", "bf16", "shipped", *SOURCE)
+    assert (taken["bf16_tflops"], taken["quotable"]) == (None, False)
+
+
 def test_a_platform_that_does_not_answer_leaves_the_shipped_figures(dusuan: Command) -> None:
     dusuan.launcher.url = "http://127.0.0.1:9"
     assert len(dusuan.json("catalog")["devices"]) > 60
@@ -81,6 +101,10 @@ def test_members_see_figures_and_set_none(dusuan: Command) -> None:
         (("S60", "bf16", "-5", *SOURCE), 2, "out_of_range"),
         (("S60", "bf16", "1e9", *SOURCE), 2, "out_of_range"),
         (("S60", "bf16", "1", "--source", " "), 2, "no_source"),
+        (("S60", "bf16", "1", *SOURCE, "--make", "Huawei"), 2, "known_device"),
+        (("H100", "bf16", "1", *SOURCE, "--make", "NVIDIA"), 2, "ambiguous_device"),
+        (("?!", "bf16", "1", *SOURCE, "--make", "NVIDIA"), 2, "wrong_name"),
+        (("G100", "bf16", "1", *SOURCE, "--make", "x" * 61), 2, "wrong_name"),
         (("S60", "bf16", "1", "--source", "x" * 1_001), 2, "too_long"),
     ],
 )
@@ -90,8 +114,10 @@ def test_what_makes_no_sense_is_refused(
     found, problem = dusuan.problem("catalog", "set", *words)
     assert (found, problem["code"]) == (exit_code, code)
     assert problem["remedy"]
-    body = {"device": words[0], "field": words[1], "value": 1.0, "source": words[-1]}
-    if code in ("unknown_device", "ambiguous_device", "unknown_field", "no_source"):
+    body = {"device": words[0], "field": words[1], "value": 1.0, "source": words[4]}
+    body |= {"make": words[6]} if "--make" in words else {}
+    wrong = ("unknown_device", "ambiguous_device", "unknown_field", "no_source")
+    if code in (*wrong, "known_device", "wrong_name"):
         answer = dusuan.centre.operator.post("/v1/catalog/overrides", json=body)
         assert answer.json()["code"] == code
     assert dusuan.json("catalog", "history")["overrides"] == []

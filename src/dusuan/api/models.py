@@ -63,6 +63,7 @@ class NewOverride(Body):
     field: Text
     value: Annotated[float | None, Field(gt=0, le=1e7, allow_inf_nan=False)]
     source: Annotated[Text, Field(min_length=1)]
+    make: Annotated[Text, Field(min_length=1)] | None = None
 
 
 class Quota(Body):

@@ -28,11 +28,9 @@ def show_overrides(call: Calling, device: Annotated[models.Text | None, Query()]
     response_model_exclude_unset=True,
 )
 def set_override(call: Calling, body: models.NewOverride, key: IdempotencyKey = None) -> Answer:
-    """Set a figure of a device, or take an override back (`value` null). Operators only."""
-    return call.once(
-        key,
-        body,
-        lambda tx: overrides.change(
-            call.platform, tx, call.actor, body.device, body.field, body.value, body.source
-        ),
-    )
+    """Set a figure of a device, or take an override back (`value` null). Operators only.
+
+    With `make`, a device that the catalogue does not have is added to it.
+    """
+    said = (body.device, body.field, body.value, body.source, body.make)
+    return call.once(key, body, lambda tx: overrides.change(call.platform, tx, call.actor, *said))

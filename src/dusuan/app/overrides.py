@@ -25,7 +25,7 @@ def history(tx: Tx, actor: Actor, device: str | None = None) -> dict[str, Any]:
 
     Raises `Refused` not_found or invalid for a name that means no device, or several.
     """
-    name = None if device is None else _device(device)
+    name = None if device is None else _device(tx, device)
     shown = [views.override(each) for each in _history(tx, name)]
     return {"overrides": [s if actor.operator else {**s, "by": "the operator"} for s in shown]}
 
@@ -38,13 +38,16 @@ def change(
     field: str,
     value: float | None,
     source: str,
+    make: str | None = None,
 ) -> dict[str, Any]:
     """Set a figure of a device; None takes an override back. Operators only.
+
+    With a `make`, a device that the catalogue does not have is added to it.
 
     Answers the device as it is now. Quotes that were made before keep what they were made with.
     """
     operator_only(actor)
-    found = overrides.checked(catalogue(), device, field, value, source)
+    found = overrides.checked(effective(tx), device, field, value, source, make)
     if isinstance(found, Problem):
         raise _refused(found)
     tx.run(
@@ -54,6 +57,7 @@ def change(
         value=value,
         source=source.strip(),
         set_by=actor.key_id,
+        make=found[0].make if make else None,
         now=platform.now(),
     )
     now = effective(tx).find(found[0].name)
@@ -61,8 +65,8 @@ def change(
     return views.detailed(now)
 
 
-def _device(text: str) -> str:
-    found = catalogue().find(text)
+def _device(tx: Tx, text: str) -> str:
+    found = effective(tx).find(text)
     if isinstance(found, Problem):
         raise _refused(found)
     return found.name
@@ -76,6 +80,6 @@ def _refused(problem: Problem) -> Refused:
 def _history(tx: Tx, device: str | None) -> list[Override]:
     rows = tx.all(CatalogOverride, "catalog_overrides", device=device)
     return [
-        Override(r.device, r.field, r.value, r.source, r.set_by, r.created_at.isoformat())
+        Override(r.device, r.field, r.value, r.source, r.set_by, r.created_at.isoformat(), r.make)
         for r in rows
     ]

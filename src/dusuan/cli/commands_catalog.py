@@ -114,6 +114,7 @@ def change(
     field: Annotated[str, typer.Argument(help="Such as bf16, memory, bandwidth, tdp, link.")],
     value: Annotated[str, typer.Argument(help="TFLOPS, GB, GB/s or W; `shipped` takes it back.")],
     source: Annotated[str, typer.Option(help="Who says so: a datasheet, a letter, a test.")],
+    make: Annotated[str | None, typer.Option(help="Adds a card of this make.")] = None,
     as_json: Json = False,
     data: Data = None,
 ) -> None:
@@ -122,10 +123,11 @@ def change(
         found = overrides.value_of(value)
         if isinstance(found, Problem):
             raise _missing(found)
-        checked = overrides.checked(catalogue(), device, field, found, source)
+        checked = overrides.checked(seen_catalogue(s), device, field, found, source, make)
         if isinstance(checked, Problem):
             raise _missing(checked)
         body = {"device": checked[0].name, "field": checked[1], "value": found, "source": source}
+        body |= {} if make is None else {"make": make}
         s.show(s.client.post(OVERRIDES, body), render_sizing.device)
 
 

@@ -27,6 +27,7 @@ class CatalogOverride:
     source: str
     set_by: str
     created_at: datetime
+    make: str | None
 
 
 @dataclass(frozen=True, slots=True)

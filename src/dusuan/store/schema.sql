@@ -212,7 +212,8 @@ CREATE TABLE rating (
 CREATE INDEX rating_latest ON rating (device, id DESC);
 
 -- An operator's own figures for accelerators of the catalogue. Rows are only ever added; the last of a
--- device's field counts, and one without a value takes the override back.
+-- device's field counts, and one without a value takes the override back. A `make` adds a card that is
+-- not shipped.
 CREATE TABLE catalog_override (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     device     text NOT NULL,
@@ -220,7 +221,8 @@ CREATE TABLE catalog_override (
     value      double precision CHECK (value > 0),
     source     text NOT NULL CHECK (source <> ''),
     set_by     text NOT NULL,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    make       text CHECK (make <> '')
 );
 CREATE INDEX catalog_override_device ON catalog_override (device, id);
 

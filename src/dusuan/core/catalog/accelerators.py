@@ -47,7 +47,8 @@ class Conflict:
 class Override:
     """An operator's own figure for a device, and when it was set. The last one counts.
 
-    `value` None takes an earlier one back: the shipped figure counts again.
+    `value` None takes an earlier one back: the shipped figure counts again. The first one of a
+    card that is not shipped names its `make`.
     """
 
     device: str
@@ -56,6 +57,7 @@ class Override:
     source: str
     by: str
     at: str
+    make: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +194,19 @@ class Catalogue:
         return tuple(d for d in self.devices if naming.fits(asked, _labels(d), d.aliases))
 
     def with_overrides(self, overrides: Iterable[Override]) -> Catalogue:
-        """The same catalogue with an operator's figures in place, in the order they were set."""
+        """The same catalogue with an operator's figures in place, in the order they were set.
+
+        A card that is not shipped comes last.
+        """
         by_device: dict[str, list[Override]] = {}
         for override in overrides:
             by_device.setdefault(override.device, []).append(override)
+        shipped = {d.name for d in self.devices}
+        added = [_added(name, o) for name, o in by_device.items() if name not in shipped]
         return Catalogue(
             tuple(
                 _overridden(d, by_device[d.name]) if d.name in by_device else d
-                for d in self.devices
+                for d in (*self.devices, *added)
             )
         )
 
@@ -261,6 +268,18 @@ def _labels(device: Accelerator) -> str:
     memory = device.memory_gib
     size = "" if memory is None else f"{memory:g} {memory:g}gb"
     return f"{device.name} {device.make} {device.form} {device.memory_type} {size}"
+
+
+def new_card(name: str, make: str, source: str = "") -> Accelerator:
+    """A card that only an operator knows, still without a figure. Its make may be left unsaid."""
+    short = " ".join(word for word in name.split() if word.lower() not in make.lower().split())
+    aliases = tuple(dict.fromkeys((name, short or name)))
+    return Accelerator(name, make, "", None, "", aliases, {}, "operator", source)
+
+
+def _added(name: str, overrides: Sequence[Override]) -> Accelerator:
+    make = next((o.make for o in overrides if o.make), "")
+    return new_card(name, make, f"added by {overrides[0].by} at {overrides[0].at}")
 
 
 def _overridden(device: Accelerator, overrides: Sequence[Override]) -> Accelerator:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from dusuan.core.catalog.accelerators import FIELDS, Accelerator, Catalogue
+from dusuan.core.catalog.accelerators import FIELDS, Accelerator, Catalogue, new_card
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.quantities import did_you_mean
 
 FIGURE_MAX = 1e7
 SOURCE_CHARACTERS_MAX = 1_000
+NAME_CHARACTERS_MAX = 60
 SHIPPED = "shipped"
 _SHORT: Mapping[str, str] = {
     **{name.rpartition("_")[0]: name for name in FIELDS},
@@ -43,10 +44,18 @@ def value_of(text: str) -> float | Problem | None:
 
 
 def checked(
-    catalogue: Catalogue, device: str, field: str, value: float | None, source: str
+    catalogue: Catalogue,
+    device: str,
+    field: str,
+    value: float | None,
+    source: str,
+    make: str | None = None,
 ) -> tuple[Accelerator, str] | Problem:
-    """The device and the field that an override is about, or why it cannot be taken."""
-    found, name = catalogue.find(device), field_of(field)
+    """The device and the field that an override is about, or why it cannot be taken.
+
+    With a `make`, a device that the catalogue does not have is a new one, by the name given.
+    """
+    found, name = _meant(catalogue, device, make), field_of(field)
     if isinstance(found, Problem):
         return found
     if isinstance(name, Problem):
@@ -61,6 +70,30 @@ def checked(
         words = f"the source has {len(source):,} characters, more than {SOURCE_CHARACTERS_MAX:,}"
         return Problem("too_long", words, remedy="name it shortly, and where it can be read")
     return found, name
+
+
+def _meant(catalogue: Catalogue, device: str, make: str | None) -> Accelerator | Problem:
+    found = catalogue.find(device)
+    if isinstance(found, Accelerator):
+        if make is None or make.strip().lower() == found.make.lower():
+            return found
+        words = f"{device[:60]!r} is {found.name}, which is of {found.make}"
+        return Problem("known_device", words, remedy="leave the make out, or name the card in full")
+    if found.code != "unknown_device":
+        return found
+    if make is None:
+        remedy = f"{found.remedy}; to add a card, name its make as well"
+        return Problem(found.code, found.text, remedy=remedy)
+    return _new_card(" ".join(device.split()), " ".join(make.split()))
+
+
+def _new_card(name: str, make: str) -> Accelerator | Problem:
+    for what, text in (("name", name), ("make", make)):
+        if not any(c.isalnum() for c in text) or len(text) > NAME_CHARACTERS_MAX:
+            words = f"{text[:40]!r} is no {what} of a card"
+            remedy = f"letters and digits, at most {NAME_CHARACTERS_MAX} characters"
+            return Problem("wrong_name", words, remedy=remedy)
+    return new_card(name, make)
 
 
 def _sound(value: float) -> float | Problem:

@@ -81,6 +81,7 @@ def override(each: Override) -> dict[str, Any]:
         "source": each.source,
         "by": each.by,
         "at": each.at,
+        "make": each.make,
     }
 
 
