@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dusuan.core.catalog.accelerators import FIELDS, Accelerator, Match, Override
-from dusuan.core.catalog.makes import DOMESTIC_MAKES
+from dusuan.core.catalog.makes import DOMESTIC_MAKES, is_domestic
 from dusuan.core.workload.jobspec import Problem
 from dusuan.facts import catalogue
 
@@ -96,9 +96,11 @@ def test_a_low_grade_is_not_quoted_either() -> None:
 
 def test_origins() -> None:
     by_make = {d.make: d.origin for d in catalogue().devices}
+    not_shipped = ("Denglin", "Iluvatar", "Lisuan", "Sophgo", "Vastai")
     assert {m for m, origin in by_make.items() if origin == "domestic"} == {
-        make for make in DOMESTIC_MAKES if make != "Iluvatar"
+        make for make in DOMESTIC_MAKES if make not in not_shipped
     }
+    assert is_domestic("lisuan") and not is_domestic("Nvidia")
     assert by_make["NVIDIA"] == by_make["AMD"] == "foreign"
 
 
