@@ -160,9 +160,10 @@ POLICIES: Mapping[str, PolicyParts] = {
             level_first_s=7_200.0,
             level_factor=20.0,
             run_min_s=900.0,
-            overdue_s=86_400.0,
-            overdue_most=2,
+            overdue_s=2 * 86_400.0,
+            overdue_most=3,
             gate_s=7 * 86_400.0,
+            reserve_s=2 * 86_400.0,
         ),
     )
 }
