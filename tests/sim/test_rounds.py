@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dusuan.cli import simulating
 from dusuan.core.plain import to_plain
 from dusuan.core.scheduling.live import Moves, Sight, Waiting
 from dusuan.core.scheduling.model import Cluster, DeviceSlot, QueuedJob, Request, Start
@@ -225,6 +226,8 @@ def test_a_record_is_a_workload_with_its_cluster(tmp_path: Path) -> None:
     assert not isinstance(site, Problem)
     assert (site.devices, site.models, list(site.ratings)) == (1, ("X",), [100])
     assert site.watts == (300.0,)
+    given = simulating.read("journal", path, None, None)  # `sim run` without --cluster
+    assert (given.site.devices, given.trace.names) == (1, trace.names)
 
 
 def test_runs_of_reasons_have_to_fit_the_queue(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Limits:
     files_kept_s: int = 30 * 86_400  # of a job that has ended: logs, outputs, journals, uploads
     answers_kept_s: int = 7 * 86_400  # by which a request sent twice is known
     rounds_kept_s: int = 7 * 86_400  # the log of scheduling rounds
-    rounds_kept: int = 5_000_000  # ... and no more lines of it, about 2 GB
+    rounds_kept: int = 1_000_000  # ... and no more lines of it
     quote_bears_permille: int = 1_000
     key_rate: Rate = Rate(300.0, 600)
     stranger_rate: Rate = Rate(10.0, 100)

@@ -106,7 +106,7 @@ def replay(
 
 def _told(document: Mapping[str, Any], policy: str | None) -> RenderableType:
     """The figures, and in words what the first difference is and what it means."""
-    shown = simulating.shown({k: v for k, v in document.items() if k != "difference"})
+    shown = render.made({k: v for k, v in document.items() if k != "difference"})
     words = [] if document["difference"] is None else _first(document["difference"])
     if policy is not None:
         words += [
