@@ -220,6 +220,15 @@ STATE = np.dtype(
         ("calm_tier", "i8"),
         ("calm_key", "f8"),
         ("calm_key_next", "f8"),
+        ("moves", "i8"),  # counts starts, stops, and whatever else changes who can be stopped
+        ("marked_moves", "i8"),  # the count when nodes were marked last; -1: for one job alone
+        ("marked_ms", "i8"),  # when that was
+        ("marked_tier", "i8"),  # and for a job of which claim
+        ("marked_overdue", "i8"),
+        ("marked_types", "i8"),
+        ("marked_key", "f8"),
+        ("marked_key_next", "f8"),
+        ("marked_best", "i8"),  # the cheapest job to stop; -1: nobody
         ("debtor", "i8"),  # to whom a reservation is owed once somebody could pass it
         ("careful", "i8"),  # whether the reservation is of a job that has waited too long
         ("stamp", "i8"),  # of the marks of nodes on which somebody can be stopped

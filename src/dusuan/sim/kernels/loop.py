@@ -48,7 +48,7 @@ from dusuan.core.scheduling.kernels.order import (
 )
 from dusuan.core.scheduling.kernels.place import could_ever, scaled
 from dusuan.core.scheduling.kernels.predict import foretell, learn
-from dusuan.core.scheduling.kernels.preempt import BY_ORDER, has_its_turn
+from dusuan.core.scheduling.kernels.preempt import BY_ORDER, disturbs, has_its_turn
 from dusuan.core.scheduling.kernels.round import decide
 from dusuan.sim.faults import FAULT
 from dusuan.sim.kernels.heap import first_job, first_ms, is_in, remove, set_moment
@@ -230,8 +230,11 @@ def arrival_ms(s: Any, j: int) -> int:
 def take_alarms(s: Any, rules: Any, alarms: Any, now: int) -> None:
     """Jobs that stand differently from now on; the round sees how."""
     while first_ms(alarms) <= now:
-        s.calm = 0
-        set_alarm(s, rules, alarms, first_job(alarms), now)
+        j = first_job(alarms)
+        if s.calm and disturbs(s, rules, j, now):
+            s.calm = 0
+        s.moves += 1
+        set_alarm(s, rules, alarms, j, now)
 
 
 @compiled

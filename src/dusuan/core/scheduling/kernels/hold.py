@@ -174,6 +174,7 @@ def start(s: Any, rules: Any, j: int, now: int, cause: int) -> None:
     job(s, j).since_ms = now
     job(s, j).version += 1
     job(s, j).slot = s.running
+    s.moves += 1
     running_of(s)[s.running] = j
     by_end(s, j, s.running)
     s.running += 1
@@ -207,6 +208,7 @@ def leave_running(s: Any, j: int) -> None:
     job(s, j).slot = -1
     job(s, j).version += 1
     s.running -= 1
+    s.moves += 1
 
 
 @compiled

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import ANY_TYPE, WHOLE
+from dusuan.core.scheduling.arrays import ANY_TYPE, RUNNING, WHOLE
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import (
     free_of,
@@ -21,7 +21,7 @@ from dusuan.core.scheduling.kernels.access import (
 )
 from dusuan.core.scheduling.kernels.accounts import borrows, wanted_milli, within_quota
 from dusuan.core.scheduling.kernels.hold import preempt
-from dusuan.core.scheduling.kernels.order import ATTAINED, key
+from dusuan.core.scheduling.kernels.order import ATTAINED, TIER, key
 from dusuan.core.scheduling.kernels.place import is_open, keeps_together, node_share
 
 BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
@@ -190,9 +190,22 @@ def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
 
 
 @compiled
+def enough_nodes(s: Any, j: int, t: int) -> bool:
+    """Whether whole nodes of type `t` for the gang `j` could be had at all."""
+    found = 0
+    for n in range(s.nodes):
+        there = max(to_be_had(s, n), node(s, n).whole)
+        if node(s, n).type == t and there >= node(s, n).gpus:
+            found += node(s, n).gpus
+    return bool(found >= job(s, j).devices)
+
+
+@compiled
 def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
     """Make room on the whole nodes of type `t` where it costs least. All or nothing."""
     nodes = s.nodes
+    if not enough_nodes(s, j, t):
+        return False
     costs = np.empty(nodes)
     for n in range(nodes):
         there = max(to_be_had(s, n), node(s, n).whole)
@@ -228,7 +241,7 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     """Stop jobs so that `j` fits, if it may; True when it then does."""
     if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
         return False
-    cheapest_job = mark_stoppable(s, rules, j, now)
+    cheapest_job = cheapest_stoppable(s, rules, j, now)
     if cheapest_job < 0:
         note_calm(s, rules, j)
     elif one_is_enough(s, j):
@@ -239,6 +252,43 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     if not reclaims(s, rules, j) and (s.failed < 0 or asks_more(s, s.failed, j)):
         s.failed = j
     return False
+
+
+@compiled
+def cheapest_stoppable(s: Any, rules: Any, j: int, now: int) -> int:
+    """`mark_stoppable`, done once for all jobs of the same claim for as long as nothing changes."""
+    if is_marked_for(s, rules, j, now):
+        return int(s.marked_best)
+    s.marked_best = mark_stoppable(s, rules, j, now)
+    alone = rules.preempt_depth > CALM_KEYS or s.leases > 0 or reclaims(s, rules, j)
+    s.marked_moves = -1 if alone else s.moves
+    s.marked_ms, s.marked_types = now, job(s, j).types
+    s.marked_tier, s.marked_overdue = job(s, j).tier, job(s, j).overdue
+    s.marked_key, s.marked_key_next = keys_of(s)[j, 0], keys_of(s)[j, 1]
+    return int(s.marked_best)
+
+
+@compiled
+def is_marked_for(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Whether the marks are those that `j` would make."""
+    if s.marked_moves != s.moves or reclaims(s, rules, j):
+        return False
+    if s.marked_ms != now and not stands_still(rules):
+        return False
+    if job(s, j).tier != s.marked_tier or job(s, j).overdue != s.marked_overdue:
+        return False
+    same = keys_of(s)[j, 0] == s.marked_key and keys_of(s)[j, 1] == s.marked_key_next
+    return same and job(s, j).types == s.marked_types
+
+
+@compiled
+def stands_still(rules: Any) -> bool:
+    """Whether who stands behind whom changes by alarms alone, in the parts that count for it."""
+    for i in range(min(rules.preempt_depth, len(rules.order))):
+        part = rules.order[i]
+        if part != ATTAINED and part != TIER and part != 0:
+            return False
+    return True
 
 
 @compiled
@@ -306,6 +356,32 @@ def is_calm_for(s: Any, j: int) -> bool:
     if s.calm == 2 or keys_of(s)[j, 0] > s.calm_key:
         return True
     return keys_of(s)[j, 0] == s.calm_key and keys_of(s)[j, 1] >= s.calm_key_next
+
+
+@compiled
+def disturbs(s: Any, rules: Any, victim: int, now: int) -> bool:
+    """Whether `victim`, whose standing has just changed, ends the calm.
+
+    It does not while it may not be stopped for one that nobody else could be stopped for.
+    """
+    if job(s, victim).state != RUNNING:
+        return True
+    if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
+        return False
+    if rules.preempt & BY_TIER and job(s, victim).tier > s.calm_tier:
+        return True
+    if rules.preempt & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
+        return False
+    return s.calm == 2 or stands_behind(s, rules, victim, now)
+
+
+@compiled
+def stands_behind(s: Any, rules: Any, victim: int, now: int) -> bool:
+    """Whether `victim` stands behind what the calm is about; as `ranks_below`, without a margin."""
+    of_victim = key(s, rules, rules.order[0], victim, now)
+    if of_victim != s.calm_key or rules.preempt_depth < CALM_KEYS or rules.order[1] == 0:
+        return of_victim > s.calm_key
+    return key(s, rules, rules.order[1], victim, now) > s.calm_key_next
 
 
 @compiled

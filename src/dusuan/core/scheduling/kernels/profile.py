@@ -2,11 +2,17 @@
 
 The profile says how many whole devices each bin has from each moment on. A bin is a node, or, where
 nodes have one device each, all nodes of a type. A shared device counts once nobody holds it.
+
+Only who starts now matters to a round, so slots are looked for no further down the queue than the
+last job that what is free now could hold. Moments and bins at which a search cannot succeed are
+passed over: those with too little in any bin, or in all, and for a bin those up to the moment that
+was found to stand in the way. For W jobs looked at, B bins and M moments (running jobs and twice
+those looked at) a round costs O(W x B x M) at worst.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +41,21 @@ from dusuan.core.scheduling.kernels.place import (
     keeps_together,
     pick_devices,
     pick_whole,
+    spans_nodes,
 )
 from dusuan.core.scheduling.kernels.score import fits
+
+
+class Profile(NamedTuple):
+    """Moments M, bins B. `count[0]` moments are in use."""
+
+    times: Any  # [M] ms
+    spare: Any  # [M, B] whole devices from then on
+    most: Any  # [M] no bin has more
+    total: Any  # [M] of all bins
+    past: Any  # [B] the search of one job for this bin goes on at this moment
+    count: Any  # [1]
+    grouped: bool  # bins are types
 
 
 @compiled
@@ -49,27 +68,45 @@ def by_type(s: Any) -> bool:
 
 
 @compiled
-def first_profile(s: Any, grouped: bool, times: Any, spare: Any, now: int) -> int:
-    """Fill the profile from the running jobs; returns how many moments it has."""
-    times[0] = now
-    spare[0, :] = 0
+def first_profile(s: Any, p: Any, now: int) -> None:
+    """Fill the profile from what is free and the running jobs."""
+    p.times[0] = now
+    p.spare[0, :] = 0
     for n in range(s.nodes):
         if node(s, n).up > 0:
-            spare[0, node(s, n).type if grouped else n] += node(s, n).whole
-    count = 1
+            p.spare[0, node(s, n).type if p.grouped else n] += node(s, n).whole
+    p.most[0], p.total[0] = p.spare[0].max(), p.spare[0].sum()
+    p.count[0] = 1
+
+
+@compiled
+def add_ends(s: Any, p: Any) -> None:
+    """Let running jobs leave the profile at their expected ends."""
+    count = p.count[0]
     for i in range(s.running):
         j = ending_of(s)[i]
         end = job(s, j).expected_end_ms
-        if times[count - 1] != end:
-            times[count] = end
-            spare[count] = spare[count - 1]
+        if p.times[count - 1] != end:
+            p.times[count] = end
+            copy_moment(p, count - 1, count)
             count += 1
         h = job(s, j).first
         while h >= 0:
-            n = holding(s, h).node
-            spare[count - 1, node(s, n).type if grouped else n] += freed(s, h)
+            b = node(s, holding(s, h).node).type if p.grouped else holding(s, h).node
+            more = freed(s, h)
+            p.spare[count - 1, b] += more
+            p.total[count - 1] += more
+            p.most[count - 1] = max(p.most[count - 1], p.spare[count - 1, b])
             h = holding(s, h).next
-    return count
+    p.count[0] = count
+
+
+@compiled
+def copy_moment(p: Any, k: int, to: int) -> None:
+    """What there is at moment `k` is there at moment `to` too."""
+    p.spare[to] = p.spare[k]
+    p.most[to] = p.most[k]
+    p.total[to] = p.total[k]
 
 
 @compiled
@@ -83,55 +120,61 @@ def freed(s: Any, h: int) -> int:
 
 
 @compiled
-def least(times: Any, spare: Any, count: int, k: int, end: int, b: int) -> int:
-    """The fewest devices that bin `b` has from moment `k` until `end`."""
-    found = spare[k, b]
-    k += 1
-    while k < count and times[k] < end:
-        found = min(found, spare[k, b])
-        k += 1
-    return found
+def least(p: Any, k: int, end: int, b: int, need: int) -> int:
+    """The fewest devices that bin `b` has from moment `k` until `end`; -1 if fewer than `need`.
+
+    Then the search for this bin goes on behind the moment that stands in the way.
+    """
+    found = p.spare[k, b]
+    i, count = k, p.count[0]
+    while i < count and (i == k or p.times[i] < end):
+        found = min(found, p.spare[i, b])
+        if found < need:
+            p.past[b] = i + 1
+            return -1
+        i += 1
+    return int(found)
 
 
 @compiled
-def bin_for(s: Any, j: int, times: Any, spare: Any, count: int, k: int, grouped: bool) -> int:
+def bin_for(s: Any, j: int, p: Any, k: int) -> int:
     """The bin that holds all of `j` from moment `k` on, the tightest; -1 for none."""
-    best, rest = -1, 1 << 30
-    for b in range(spare.shape[1]):
-        t = b if grouped else node(s, b).type
-        if (job(s, j).types >> t) & 1 == 0 or (not grouped and not is_open(s, j, b, times[k])):
+    best, rest, most, need = -1, 1 << 30, 0, job(s, j).devices
+    for b in range(p.spare.shape[1]):
+        most = max(most, p.spare[k, b])
+        if k < p.past[b] or p.spare[k, b] < need:
             continue
-        if spare[k, b] < job(s, j).devices:
+        t = b if p.grouped else node(s, b).type
+        if (job(s, j).types >> t) & 1 == 0 or (not p.grouped and not is_open(s, j, b, p.times[k])):
             continue
-        end = times[k] + duration_ms(s, j, t)
-        left = least(times, spare, count, k, end, b) - job(s, j).devices
-        if 0 <= left < rest:
+        left = least(p, k, p.times[k] + duration_ms(s, j, t), b, need)
+        if need <= left < rest:
             best, rest = b, left
+    p.most[k] = most
     return best
 
 
 @compiled
-def gang_bins(s: Any, j: int, t: int, times: Any, spare: Any, count: int, k: int) -> int:
+def gang_bins(s: Any, j: int, t: int, p: Any, k: int) -> int:
     """Whole nodes of type `t` for the gang `j` from moment `k` on, as working space; 0: none."""
     for g in range(s.nodes if keeps_together(s, j) else 1):
-        group = g if keeps_together(s, j) else -1
-        used = bins_in(s, j, t, times, spare, count, k, group)
+        used = bins_in(s, j, t, p, k, g if keeps_together(s, j) else -1)
         if used > 0:
             return used
     return 0
 
 
 @compiled
-def bins_in(s: Any, j: int, t: int, times: Any, spare: Any, count: int, k: int, group: int) -> int:
+def bins_in(s: Any, j: int, t: int, p: Any, k: int, group: int) -> int:
     """The same in one link domain or on one leaf switch; -1: anywhere."""
-    end, found, used = times[k] + duration_ms(s, j, t), 0, 0
+    end, found, used = p.times[k] + duration_ms(s, j, t), 0, 0
     for n in range(s.nodes):
         gpus = node(s, n).gpus
-        if group >= 0 and group_of(s, j, n) != group:
+        if k < p.past[n] or p.spare[k, n] < gpus or (group >= 0 and group_of(s, j, n) != group):
             continue
-        if node(s, n).type != t or gpus == 0 or not is_open(s, j, n, times[k]):
+        if node(s, n).type != t or gpus == 0 or not is_open(s, j, n, p.times[k]):
             continue
-        if least(times, spare, count, k, end, n) >= gpus:
+        if least(p, k, end, n, gpus) >= gpus:
             scratch_of(s)[used] = n
             used += 1
             found += gpus
@@ -141,51 +184,49 @@ def bins_in(s: Any, j: int, t: int, times: Any, spare: Any, count: int, k: int, 
 
 
 @compiled
-def split(times: Any, spare: Any, count: int, moment: int) -> int:
-    """Make `moment` one of the profile's; returns how many it has then."""
-    k = count
-    while k > 0 and times[k - 1] > moment:
+def split(p: Any, moment: int) -> None:
+    """Make `moment` one of the profile's."""
+    k = p.count[0]
+    while k > 0 and p.times[k - 1] > moment:
         k -= 1
-    if k > 0 and times[k - 1] == moment:
-        return count
-    for i in range(count, k, -1):
-        times[i] = times[i - 1]
-        spare[i] = spare[i - 1]
-    times[k] = moment
-    spare[k] = spare[k - 1]
-    return count + 1
+    if k > 0 and p.times[k - 1] == moment:
+        return
+    for i in range(p.count[0], k, -1):
+        p.times[i] = p.times[i - 1]
+        copy_moment(p, i - 1, i)
+    p.times[k] = moment
+    copy_moment(p, k - 1, k)
+    p.count[0] += 1
 
 
 @compiled
-def occupy(times: Any, spare: Any, count: int, begin: int, end: int, b: int, devices: int) -> int:
-    """Take devices of bin `b` from `begin` until `end`; returns how many moments there are."""
-    count = split(times, spare, count, begin)
-    count = split(times, spare, count, end)
-    for k in range(count):
-        if begin <= times[k] < end:
-            spare[k, b] -= devices
-    return count
+def occupy(p: Any, begin: int, end: int, b: int, devices: int) -> None:
+    """Take devices of bin `b` from `begin` until `end`."""
+    split(p, begin)
+    split(p, end)
+    for k in range(p.count[0]):
+        if begin <= p.times[k] < end:
+            p.spare[k, b] -= devices
+            p.total[k] -= devices
 
 
 @compiled
-def gang_slot(
-    s: Any, rules: Any, j: int, times: Any, spare: Any, count: int, k: int, now: int
-) -> int:
-    """Give the gang `j` whole nodes from moment `k` on, if they are there. The new count, or -1."""
+def gang_slot(s: Any, rules: Any, j: int, p: Any, k: int, now: int) -> bool:
+    """Give the gang `j` whole nodes from moment `k` on, if they are there."""
     for t in range(s.types):
         if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max >= job(s, j).devices:
             continue
-        used = gang_bins(s, j, t, times, spare, count, k)
+        used = gang_bins(s, j, t, p, k)
         if used == 0:
             continue
         chosen = scratch_of(s)[:used].copy()
-        begin, end = times[k], times[k] + duration_ms(s, j, t)
+        begin, end = p.times[k], p.times[k] + duration_ms(s, j, t)
         if k == 0 and not start_gang(s, rules, j, chosen, now):
             continue
         for n in chosen:
-            count = occupy(times, spare, count, begin, end, n, node(s, n).gpus)
-        return count
-    return -1
+            occupy(p, begin, end, n, node(s, n).gpus)
+        return True
+    return False
 
 
 @compiled
@@ -218,53 +259,76 @@ def start_on(s: Any, rules: Any, j: int, b: int, grouped: bool, now: int) -> boo
 
 
 @compiled
-def one_slot(
-    s: Any,
-    rules: Any,
-    j: int,
-    times: Any,
-    spare: Any,
-    count: int,
-    k: int,
-    grouped: bool,
-    now: int,
-) -> int:
-    """Give `j` a bin from moment `k` on, if there is one. The new count of moments, or -1."""
-    b = bin_for(s, j, times, spare, count, k, grouped)
-    if b < 0 or (k == 0 and not start_on(s, rules, j, b, grouped, now)):
-        return -1
-    end = times[k] + duration_ms(s, j, b if grouped else node(s, b).type)
-    return occupy(times, spare, count, times[k], end, b, job(s, j).devices)
+def one_slot(s: Any, rules: Any, j: int, p: Any, k: int, now: int) -> bool:
+    """Give `j` a bin from moment `k` on, if there is one."""
+    if p.most[k] < job(s, j).devices:
+        return False
+    b = bin_for(s, j, p, k)
+    if b < 0 or (k == 0 and not start_on(s, rules, j, b, p.grouped, now)):
+        return False
+    end = p.times[k] + duration_ms(s, j, b if p.grouped else node(s, b).type)
+    occupy(p, p.times[k], end, b, job(s, j).devices)
+    return True
 
 
 @compiled
-def slot(
-    s: Any, rules: Any, j: int, times: Any, spare: Any, count: int, grouped: bool, now: int
-) -> int:
-    """Give `j` its first slot: now, which starts it, or later. The new count of moments."""
-    for k in range(0 if may_start(s, rules, j, now) else 1, count):
-        after = one_slot(s, rules, j, times, spare, count, k, grouped, now)
-        if after < 0 and not grouped:
-            after = gang_slot(s, rules, j, times, spare, count, k, now)
-        if after >= 0:
-            return after
-    return count
+def slot(s: Any, rules: Any, j: int, p: Any, now: int) -> bool:
+    """Give `j` its first slot: now, which starts it, or later. False where it has none."""
+    p.past[:] = 0
+    spans = not p.grouped and spans_nodes(s, j)
+    for k in range(0 if may_start(s, rules, j, now) else 1, p.count[0]):
+        if p.total[k] < job(s, j).devices:
+            continue
+        if one_slot(s, rules, j, p, k, now) or (spans and gang_slot(s, rules, j, p, k, now)):
+            return True
+    return False
+
+
+@compiled
+def last_to_start(s: Any, p: Any, waiting: int) -> int:
+    """The last of those waiting that what is free now could hold, promises aside; -1: nobody."""
+    largest, total = p.spare[0].max(), p.spare[0].sum()
+    for i in range(waiting - 1, -1, -1):
+        j = queue_of(s)[i]
+        if job(s, j).state == WAITING and (
+            job(s, j).devices <= largest
+            or (job(s, j).devices <= total and not p.grouped and spans_nodes(s, j))
+        ):
+            return i
+    return -1
+
+
+@compiled
+def new_profile(s: Any, waiting: int) -> Any:
+    """Room for a profile."""
+    grouped, moments = by_type(s), s.running + 2 * waiting + 4
+    bins = s.types if grouped else s.nodes
+    return Profile(
+        np.empty(moments, np.int64),
+        np.empty((moments, bins), np.int32),
+        np.zeros(moments, np.int32),
+        np.zeros(moments, np.int64),
+        np.zeros(bins, np.int64),
+        np.zeros(1, np.int64),
+        grouped,
+    )
 
 
 @compiled
 def conservative(s: Any, rules: Any, now: int) -> None:
     """Give every waiting job, in order and down to the policy's depth, its first slot."""
-    grouped = by_type(s)
     correct_ends(s, now)
     waiting = min(s.waiting, rules.depth)
-    moments = s.running + 2 * waiting + 4
-    times = np.empty(moments, np.int64)
-    spare = np.empty((moments, s.types if grouped else s.nodes), np.int32)
-    count = first_profile(s, grouped, times, spare, now)
-    promised = False
-    for i in range(waiting):
+    p = new_profile(s, waiting)
+    first_profile(s, p, now)
+    last, i, promised = last_to_start(s, p, waiting), 0, False
+    if last >= 0:
+        add_ends(s, p)
+    while i < waiting:
         j = queue_of(s)[i]
-        count = slot(s, rules, j, times, spare, count, grouped, now)
-        if job(s, j).state == WAITING and job(s, j).reason == NO_REASON:
+        if i <= last and slot(s, rules, j, p, now) and job(s, j).state != WAITING:
+            last = last_to_start(s, p, waiting)
+        elif (i <= last or may_start(s, rules, j, now)) and job(s, j).reason == NO_REASON:
             job(s, j).reason = ORDER if promised else CAPACITY
             promised = True
+        i += 1

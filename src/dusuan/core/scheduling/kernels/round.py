@@ -55,7 +55,8 @@ def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
         return held | job(s, j).types
     if not reserved(s, j) and gate_closed(s, rules, j, now):
         return held | job(s, j).types
-    if now - job(s, j).since_ms < rules.reserve_ms and rules.reserve_ms > 0:
+    waited_ms = now - job(s, j).since_ms
+    if waited_ms < rules.reserve_ms and rules.reserve_ms > 0 and job(s, j).overdue == 0:
         return held
     if rules.backfill == EASY and not reserved(s, j):
         pay_debt(s, rules, now)
@@ -168,6 +169,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
 def round_at(s: Any, rules: Any, now: int) -> int:
     """`decide`, for Python to call. Gives a reason also to those whom the round did not get to."""
     s.calm = 0  # nobody sets alarms here
+    s.moves += 1
     decide(s, rules, now)
     pay_debt(s, rules, now)  # for the moment at which it is expected to start
     for i in range(s.waiting):
