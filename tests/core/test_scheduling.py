@@ -18,9 +18,10 @@ from dusuan.core.scheduling.model import (
     Share,
     Wait,
     WaitCode,
+    matches,
 )
 from dusuan.core.scheduling.policy import POLICIES
-from dusuan.core.scheduling.round import matches, schedule
+from dusuan.core.scheduling.round import schedule
 
 POLICY = POLICIES["centre"]
 

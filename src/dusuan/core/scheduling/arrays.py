@@ -200,6 +200,7 @@ STATE = np.dtype(
         ("cpu_per_device", "f8"),  # milli; what a typical request needs for one; 0: no need
         ("waiting", "i8"),
         ("running", "i8"),
+        ("in_order", "i8"),  # so many of `ending` are in order, the rest as they came
         ("free_record", "i8"),
         ("line_count", "i8"),
         ("pick_count", "i8"),

@@ -6,10 +6,10 @@ The live service sets up a state from its snapshot with `occupy` and `fill_queue
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dusuan.core.scheduling.arrays import PREEMPT, RESERVE, START, WAITING, Records, State
+from dusuan.core.scheduling.arrays import PREEMPT, RESERVE, START, WAITING, Integers, Records, State
 
 REASONS = ("", "capacity", "order", "quota", "earliest")  # by the `reason` of a job
 
@@ -52,6 +52,13 @@ def occupy(state: State, rules: Records, j: int, parts: Sequence[Part], since_ms
     snapshot.occupy(state.record, rules[0], j, since_ms)
 
 
+def occupy_all(state: State, rules: Records, parts: Records, since_ms: Integers) -> None:
+    """Let jobs run on `parts`, HOLDING in the order of their jobs; job j since `since_ms[j]`."""
+    from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
+
+    snapshot.occupy_all(state.record, rules[0], parts, since_ms)
+
+
 def vacate(state: State, rules: Records, j: int, now_ms: int, new_state: int) -> None:
     """Let the running job `j` hold nothing any more and be in `new_state`."""
     from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
@@ -79,23 +86,32 @@ def decide(state: State, rules: Records, now_ms: int) -> Decision:
 
 def _read(state: State) -> Decision:
     """The plan's lines as values."""
+    lines = state.lines[: int(state.values["line_count"][0])]
     starts: dict[int, list[Part]] = {}
-    preempts, reserved = [], []
-    for line in state.lines[: int(state.values["line_count"][0])]:
-        j = int(line["job"])
-        if line["kind"] == START:
-            devices = int(line["devices"])
-            numbers = tuple(d for d in range(devices.bit_length()) if devices >> d & 1)
-            starts.setdefault(j, []).append(Part(int(line["node"]), numbers, int(line["milli"])))
-        elif line["kind"] == PREEMPT:
-            preempts.append((j, int(line["cause"])))
-        elif line["kind"] == RESERVE:
-            reserved.append((j, int(line["cause"])))
+    for j, part in _parts(lines[lines["kind"] == START]):
+        starts.setdefault(j, []).append(part)
+    return Decision(
+        tuple((j, tuple(parts)) for j, parts in starts.items()),
+        _pairs(lines[lines["kind"] == PREEMPT]),
+        _pairs(lines[lines["kind"] == RESERVE]),
+        _waits(state),
+    )
+
+
+def _parts(lines: Records) -> Iterator[tuple[int, Part]]:
+    columns = (lines[name].tolist() for name in ("job", "node", "devices", "milli"))
+    for j, node, devices, milli in zip(*columns, strict=True):
+        numbers = tuple(d for d in range(devices.bit_length()) if devices >> d & 1)
+        yield j, Part(node, numbers, milli)
+
+
+def _pairs(lines: Records) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(lines["job"].tolist(), lines["cause"].tolist(), strict=True))
+
+
+def _waits(state: State) -> tuple[tuple[int, str], ...]:
+    """The reason of everybody in the queue who still waits."""
     queue = state.queue[: int(state.values["waiting"][0])]
-    waits = [(int(j), REASONS[state.jobs["reason"][j]]) for j in queue if _waits(state, j)]
-    placed = tuple((j, tuple(parts)) for j, parts in starts.items())
-    return Decision(placed, tuple(preempts), tuple(reserved), tuple(waits))
-
-
-def _waits(state: State, j: int) -> bool:
-    return int(state.jobs["state"][j]) == WAITING
+    queue = queue[state.jobs["state"][queue] == WAITING]
+    codes = state.jobs["reason"][queue].tolist()
+    return tuple((j, REASONS[code]) for j, code in zip(queue.tolist(), codes, strict=True))

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from dusuan.core.scheduling.model import (
-    Cluster,
-    DeviceSlot,
-    Plan,
-    QueuedJob,
-    Request,
-    Wait,
-    WaitCode,
-    matches,
-    usable,
-)
+from dusuan.core.scheduling.model import Plan, QueuedJob, Request, Wait, WaitCode
+from dusuan.core.scheduling.pool import Flags, Pool
+from dusuan.core.scheduling.scene import Scene
 
 
 def what(request: Request) -> str:
@@ -25,31 +16,20 @@ def what(request: Request) -> str:
     return f"{request.count} {name} device{'s' if request.count != 1 else ''}"
 
 
-def largest(request: Request, devices: Iterable[DeviceSlot]) -> int:
-    """The most matching devices of one model on one node."""
-    groups: dict[tuple[str, str], int] = {}
-    for device in devices:
-        if matches(request, device):
-            key = (device.node, device.model)
-            groups[key] = groups.get(key, 0) + 1
-    return max(groups.values(), default=0)
-
-
-def unfit(request: Request, cluster: Cluster) -> Wait | None:
+def unfit(request: Request, pool: Pool) -> Wait | None:
     """Why the pool cannot run a request even when it is empty, from the most lasting to the most
     passing reason; None when it can."""
-    devices = cluster.devices
-    exist = largest(request, devices)
+    exist = pool.largest(request, "all")
     data = {"needs": request.count, "exist": exist}
     if exist < request.count:
         text = f"needs {what(request)} on one node; the pool has at most {exist}"
         remedy = f"ask for {exist} or fewer" if exist else "ask for another device"
         return Wait(WaitCode.TOO_LARGE, text, remedy, data)
-    if largest(request, (d for d in devices if d.ready)) < request.count:
+    if pool.largest(request, "ready") < request.count:
         text = f"needs {what(request)}; too many such devices are down"
         remedy = "wait until the operator has them back in service"
         return Wait(WaitCode.UNAVAILABLE, text, remedy, data)
-    if largest(request, (d for d in devices if usable(d))) < request.count:
+    if pool.largest(request) < request.count:
         text = f"needs {what(request)}; such devices have no rating yet"
         return Wait(WaitCode.UNCALIBRATED, text, "the operator runs: dusuan calibrate", data)
     return None
@@ -61,56 +41,58 @@ BEHIND_MAX = 10  # jobs of one's own that a reason names
 class _Round:
     """What the words are made from. Jobs that ask alike share what is worked out for them."""
 
-    def __init__(self, cluster: Cluster, plan: Plan, policy: str) -> None:
-        taken = {name for start in (*plan.starts, *plan.claims) for name in start.devices}
-        self.cluster, self.plan, self.policy = cluster, plan, policy
-        self._free = [
-            d for d in cluster.devices if usable(d) and d.holder is None and d.device not in taken
-        ]
+    def __init__(self, scene: Scene, plan: Plan, policy: str) -> None:
+        self.scene, self.plan, self.policy = scene, plan, policy
+        self._free = scene.pool.counted(self._free_flags())
         self._sizes: dict[Request, tuple[int, int]] = {}
-        self._ahead: dict[Request, dict[str, list[str]]] = {}  # by request and owner
-        self._rivals: dict[tuple[Request, Request], bool] = {}
+        self._ahead: dict[Request, int] = {}  # how many wait before whoever comes now
+        self._own: dict[tuple[Request, str], list[str]] = {}  # the first of them, by owner
+        self._rivals: dict[Request, list[Request]] = {}
+        self.shares = {share.account: share for share in scene.shares}
+
+    def _free_flags(self) -> Flags:
+        pool = self.scene.pool
+        free = pool.usable & ~pool.held
+        starts = (*self.plan.starts, *self.plan.claims)
+        free[[pool.place[name] for start in starts for name in start.devices]] = False
+        return free
 
     def sizes(self, request: Request) -> tuple[int, int]:
         """The largest group there is, and the largest that is free."""
-        alike = replace(request, count=1)
-        if alike not in self._sizes:
-            exist = largest(alike, self.cluster.devices)
-            self._sizes[alike] = exist, largest(alike, self._free)
-        return self._sizes[alike]
+        if request not in self._sizes:
+            pool = self.scene.pool
+            self._sizes[request] = pool.largest(request, "all"), pool.most(request, self._free)
+        return self._sizes[request]
 
     def passed(self, job: QueuedJob) -> None:
         """`job` waits for devices: it is ahead of whoever comes now."""
-        alike = replace(job.request, count=1)
-        self._ahead.setdefault(alike, {}).setdefault(job.owner, []).append(job.job_id)
+        asked = job.request
+        self._ahead[asked] = self._ahead.get(asked, 0) + 1
+        own = self._own.setdefault((asked, job.owner), [])
+        if len(own) < BEHIND_MAX:
+            own.append(job.job_id)
 
     def ahead(self, job: QueuedJob) -> tuple[list[str], int]:
         """Jobs before `job` that could use its devices: its owner's, and how many in all."""
-        own: list[str] = []
-        total = 0
-        for request, owners in self._ahead.items():
-            if self._share_devices(request, replace(job.request, count=1)):
-                own += owners.get(job.owner, [])[:BEHIND_MAX]
-                total += sum(map(len, owners.values()))
-        return own, total
+        rivals = [asked for asked in self._rivals_of(job.request) if asked in self._ahead]
+        own = [name for asked in rivals for name in self._own.get((asked, job.owner), ())]
+        return own, sum(self._ahead[asked] for asked in rivals)
 
-    def _share_devices(self, one: Request, other: Request) -> bool:
-        if (one, other) not in self._rivals:
-            self._rivals[one, other] = any(
-                usable(d) and matches(one, d) and matches(other, d) for d in self.cluster.devices
-            )
-        return self._rivals[one, other]
+    def _rivals_of(self, request: Request) -> list[Request]:
+        """The requests of this round that some device is for as well as for `request`."""
+        if request not in self._rivals:
+            pool, asked = self.scene.pool, {job.request for job in self.scene.queue}
+            self._rivals[request] = [each for each in asked if pool.share_devices(request, each)]
+        return self._rivals[request]
 
 
-def reasons(
-    cluster: Cluster, queue: Sequence[QueuedJob], plan: Plan, codes: Mapping[str, str], policy: str
-) -> dict[str, Wait]:
-    """The reason of every job of `queue` that the plan does not start.
+def reasons(scene: Scene, plan: Plan, codes: Mapping[str, str], policy: str) -> dict[str, Wait]:
+    """The reason of every job of the queue that the plan does not start.
 
     `codes` are the compiled round's own, in the order of the queue.
     """
-    by_id = {job.job_id: job for job in queue}
-    told = _Round(cluster, plan, policy)
+    by_id = {job.job_id: job for job in scene.queue}
+    told = _Round(scene, plan, policy)
     found = {c.job_id: _preempting(by_id[c.job_id].request, plan) for c in plan.claims}
     for job_id, code in codes.items():
         job = by_id[job_id]
@@ -132,7 +114,7 @@ def _preempting(request: Request, plan: Plan) -> Wait:
 
 
 def _quota(job: QueuedJob, told: _Round) -> Wait:
-    shares = {share.account: share for share in told.cluster.shares}
+    shares = told.shares
     share = shares.get(job.owner)
     while share is not None and (share.quota is None or share.borrow is None):
         share = shares.get(share.parent or "")

@@ -17,7 +17,7 @@ def is_warm() -> bool:
     from dusuan.core.scheduling.kernels import round as rules
     from dusuan.core.scheduling.kernels import snapshot
 
-    entries = (snapshot.occupy, snapshot.fill_queue, rules.round_at)
+    entries = (snapshot.occupy_all, snapshot.fill_queue, rules.round_at)
     return all(is_cached(entry) for entry in entries)
 
 

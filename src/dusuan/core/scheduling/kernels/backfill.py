@@ -19,7 +19,7 @@ from dusuan.core.scheduling.kernels.access import (
     node,
     picked,
 )
-from dusuan.core.scheduling.kernels.hold import write
+from dusuan.core.scheduling.kernels.hold import order_ends, write
 from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import (
     LATER,
@@ -92,7 +92,8 @@ def new_end_ms(s: Any, j: int, now: int) -> int:
 
 @compiled
 def correct_ends(s: Any, now: int) -> None:
-    """Expect anew the ends of those that should have ended by now."""
+    """Expect anew the ends of those that should have ended by now. Brings all ends in order."""
+    order_ends(s)
     while s.running > 0 and job(s, ending_of(s)[0]).expected_end_ms <= now:
         j, i = ending_of(s)[0], 1
         end = new_end_ms(s, j, now)

@@ -31,6 +31,8 @@ from dusuan.core.scheduling.kernels.accounts import charge, refund
 from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import duration_ms, no_hem
 
+LATE_MAX = 64  # jobs out of order that are looked through
+
 
 @compiled
 def write(s: Any, time: int, what: int, j: int, cause: int) -> int:
@@ -132,25 +134,56 @@ def unlink(s: Any, h: int) -> None:
 
 
 @compiled
-def by_end(s: Any, j: int, at: int) -> None:
-    """Move `j`, at place `at` of `ending`, to where its expected end belongs."""
-    end = job(s, j).expected_end_ms
-    while at > 0 and job(s, ending_of(s)[at - 1]).expected_end_ms > end:
-        ending_of(s)[at] = ending_of(s)[at - 1]
+def order_ends(s: Any) -> None:
+    """Bring `ending` in order. Who started since the last time stands behind those in order."""
+    late = s.running - s.in_order
+    if late == 0:
+        return
+    ends = np.empty(late, np.int64)
+    for i in range(late):
+        ends[i] = job(s, ending_of(s)[s.in_order + i]).expected_end_ms
+    new = ending_of(s)[s.in_order : s.running][np.argsort(ends, kind="mergesort")]
+    old, at = s.in_order, s.running
+    while late > 0:  # from the back; among equals, who started first stands first
         at -= 1
-    ending_of(s)[at] = j
+        end = job(s, new[late - 1]).expected_end_ms
+        if old > 0 and job(s, ending_of(s)[old - 1]).expected_end_ms > end:
+            old -= 1
+            ending_of(s)[at] = ending_of(s)[old]
+        else:
+            late -= 1
+            ending_of(s)[at] = new[late]
+    s.in_order = s.running
+
+
+@compiled
+def ending_place(s: Any, j: int) -> int:
+    """Where `j` stands in `ending`."""
+    if s.running - s.in_order > LATE_MAX:
+        order_ends(s)
+    for at in range(s.in_order, s.running):
+        if ending_of(s)[at] == j:
+            return at
+    low, high, end = 0, s.in_order, job(s, j).expected_end_ms
+    while low < high:
+        middle = (low + high) // 2
+        if job(s, ending_of(s)[middle]).expected_end_ms < end:
+            low = middle + 1
+        else:
+            high = middle
+    while ending_of(s)[low] != j:
+        low += 1
+    return low
 
 
 @compiled
 def drop_ending(s: Any, j: int) -> None:
     """Take `j` out of `ending`, whose last place is then free."""
-    last = s.running - 1
-    at = 0
-    while ending_of(s)[at] != j:
-        at += 1
-    while at < last:
+    place, last = ending_place(s, j), s.running - 1
+    if place < s.in_order:
+        s.in_order -= 1
+    for at in range(place, last):
         ending_of(s)[at] = ending_of(s)[at + 1]
-        at += 1
 
 
 @compiled
@@ -175,8 +208,7 @@ def start(s: Any, rules: Any, j: int, now: int, cause: int) -> None:
     job(s, j).version += 1
     job(s, j).slot = s.running
     s.moves += 1
-    running_of(s)[s.running] = j
-    by_end(s, j, s.running)
+    running_of(s)[s.running] = ending_of(s)[s.running] = j
     s.running += 1
     charge(s, j)
 

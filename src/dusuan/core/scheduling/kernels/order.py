@@ -8,7 +8,7 @@ import numpy as np
 
 from dusuan.core.scheduling.arrays import FOREVER_MS, KEYS, RUNNING
 from dusuan.core.scheduling.compiled import compiled
-from dusuan.core.scheduling.kernels.access import account, job, keys_of, queue_of
+from dusuan.core.scheduling.kernels.access import account, job, keys_of, queue_of, scratch_of
 from dusuan.core.scheduling.kernels.accounts import share_out
 from dusuan.core.scheduling.kernels.place import left_ms, scaled
 
@@ -104,11 +104,17 @@ def before(s: Any, a: int, b: int) -> bool:
 
 
 @compiled
-def enqueue(s: Any, rules: Any, j: int, now: int) -> None:
-    """Put `j` where it belongs in the queue."""
+def come(s: Any, rules: Any, j: int, now: int) -> None:
+    """Work out what `j` joins the queue with."""
     set_keys(s, rules, j, now)
     if job(s, j).overdue == 0:
         s.oldest_ms = min(s.oldest_ms, job(s, j).since_ms)
+
+
+@compiled
+def enqueue(s: Any, rules: Any, j: int, now: int) -> None:
+    """Put `j` where it belongs in the queue."""
+    come(s, rules, j, now)
     low, high = 0, s.waiting
     while low < high:
         middle = (low + high) // 2
@@ -141,12 +147,49 @@ def reorder(s: Any, rules: Any, now: int) -> None:
             share_out(s, rules, now)
     for i in range(s.waiting):
         set_keys(s, rules, queue_of(s)[i], now)
+    sort_queue(s)
+
+
+@compiled
+def sort_queue(s: Any) -> None:
+    """Bring the queue in order. Fast where little is out of it, and never slow."""
+    shifts = 8 * s.waiting
     for i in range(1, s.waiting):
         j, at = queue_of(s)[i], i
         while at > 0 and before(s, j, queue_of(s)[at - 1]):
             queue_of(s)[at] = queue_of(s)[at - 1]
             at -= 1
         queue_of(s)[at] = j
+        shifts -= i - at
+        if shifts < 0:
+            merge_sort(s)
+            return
+
+
+@compiled
+def merge_sort(s: Any) -> None:
+    """The queue in order, by merging runs of double length until there is one."""
+    run = 1
+    while run < s.waiting:
+        for low in range(0, s.waiting - run, 2 * run):
+            merge(s, low, low + run, min(low + 2 * run, s.waiting))
+        run *= 2
+
+
+@compiled
+def merge(s: Any, low: int, middle: int, high: int) -> None:
+    """Merge two neighbouring runs of the queue that are each in order."""
+    left = middle - low
+    scratch_of(s)[:left] = queue_of(s)[low:middle]
+    i, right, at = 0, middle, low
+    while i < left:
+        if right < high and before(s, queue_of(s)[right], scratch_of(s)[i]):
+            queue_of(s)[at] = queue_of(s)[right]
+            right += 1
+        else:
+            queue_of(s)[at] = scratch_of(s)[i]
+            i += 1
+        at += 1
 
 
 @compiled
@@ -155,10 +198,13 @@ def mark_overdue(s: Any, rules: Any, now: int) -> None:
     limit = rules.overdue_ms
     if limit <= 0 or now - s.oldest_ms < limit:
         return
+    if rules.overdue_most == 0:
+        mark_all_overdue(s, limit, now)
+        return
     marked = 0
     while marked < s.waiting and job(s, queue_of(s)[marked]).overdue:
         marked += 1
-    while rules.overdue_most == 0 or marked < rules.overdue_most:
+    while marked < rules.overdue_most:
         j = oldest(s)
         s.oldest_ms = job(s, j).since_ms if j >= 0 else FOREVER_MS
         if j < 0 or now - s.oldest_ms < limit:
@@ -167,6 +213,19 @@ def mark_overdue(s: Any, rules: Any, now: int) -> None:
         dequeue(s, j)
         enqueue(s, rules, j, now)
         marked += 1
+
+
+@compiled
+def mark_all_overdue(s: Any, limit: int, now: int) -> None:
+    """The same where any number may go first."""
+    s.oldest_ms = FOREVER_MS
+    for i in range(s.waiting):
+        j = queue_of(s)[i]
+        if now - job(s, j).since_ms >= limit:
+            job(s, j).overdue = 1
+        if job(s, j).overdue == 0:
+            s.oldest_ms = min(s.oldest_ms, job(s, j).since_ms)
+    sort_queue(s)
 
 
 @compiled

@@ -1,0 +1,229 @@
+"""A snapshot laid out as arrays for the compiled round, with the names of what they number.
+
+A node of the arrays holds the usable devices of one model on one host. Everything is laid out
+column by column: a hundred thousand devices are too many to be looked at one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dusuan.core.scheduling import arrays
+from dusuan.core.scheduling.arrays import Integers, Records
+from dusuan.core.scheduling.decide import Decision, Part, decide, fill_queue, occupy_all
+from dusuan.core.scheduling.model import (
+    TIERS,
+    UNKNOWN,
+    Cluster,
+    QueuedJob,
+    Request,
+    RunningJob,
+    Share,
+)
+from dusuan.core.scheduling.policy import PolicyParts, rules
+from dusuan.core.scheduling.pool import Pool, in_order
+from dusuan.core.scheduling.state import new_state
+
+_RUNS_ON_MS = 5 * 365 * 86_400_000  # half of what the rules take for an unknown run time
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who runs and who waits: `running`, then `queue`, are the jobs of the arrays."""
+
+    pool: Pool
+    running: tuple[RunningJob, ...]
+    queue: tuple[QueuedJob, ...]
+    shares: tuple[Share, ...]
+    preempted_last_hour: int
+
+    @classmethod
+    def of(cls, cluster: Cluster, pool: Pool, queue: Sequence[QueuedJob]) -> Scene:
+        """`queue` are the jobs that might start."""
+        running = (*cluster.running, *_strangers(cluster))
+        shares = _with_owners(cluster.shares, (*running, *queue))
+        return cls(pool, running, tuple(queue), shares, cluster.preempted_last_hour)
+
+    @cached_property
+    def jobs(self) -> tuple[RunningJob | QueuedJob, ...]:
+        """Jobs by their number in the arrays."""
+        return (*self.running, *self.queue)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the usable devices are."""
+        return Layout.of(self.pool)
+
+    def decide(self, policy: PolicyParts, now_ms: int) -> Decision:
+        """One round of the compiled rules."""
+        book, here = rules(policy), self.layout
+        jobs, accounts = self._jobs(now_ms), self._accounts()
+        state = new_state(here.nodes(), here.ratings, jobs, accounts)
+        occupy_all(state, book, self._parts(), _column(self.running, "since_ms"))
+        state.values["preempt_from_ms"] = now_ms
+        state.values["preempt_count"] = self.preempted_last_hour
+        fill_queue(state, book, now_ms)
+        return decide(state, book, now_ms)
+
+    def names(self, parts: Iterable[Part]) -> tuple[str, ...]:
+        """The devices of a placement."""
+        first, order, names = self.layout.first, self.layout.order, self.pool.names
+        return tuple(names[order[first[part.node] + i]] for part in parts for i in part.devices)
+
+    def _parts(self) -> Records:
+        """What running jobs hold of each node, HOLDING in the order of the jobs."""
+        place, here = self.pool.place, self.layout
+        counts = [len(job.devices) for job in self.running]
+        held = [place.get(name, -1) for job in self.running for name in job.devices]
+        device, job = np.array(held, np.int64), np.repeat(np.arange(len(counts)), counts)
+        known = (device >= 0) & self.pool.usable[device] if len(device) else device >= 0
+        device, job = device[known], job[known]
+        key, part = np.unique(
+            job * max(len(here.sizes), 1) + here.node[device], return_inverse=True
+        )
+        parts = np.zeros(len(key), arrays.HOLDING)
+        parts["job"], parts["node"] = np.divmod(key, max(len(here.sizes), 1))
+        np.bitwise_or.at(parts["devices"], part, np.uint64(1) << here.index[device])
+        parts["milli"] = arrays.WHOLE
+        return parts
+
+    def _jobs(self, now_ms: int) -> Records:
+        """Running jobs first, in the state in which they are to be put where they run."""
+        jobs = arrays.jobs_array(len(self.jobs))
+        account = {share.account: i for i, share in enumerate(self.shares)}
+        tiers = {tier: i for i, tier in enumerate(TIERS)}
+        jobs["estimate_ms"] = _column(self.jobs, "limit_ms")
+        jobs["predicted_ms"] = _column(self.jobs, "expected_ms")
+        jobs["preemptible"] = _column(self.jobs, "preemptible")
+        jobs["tier"] = [tiers[job.tier] for job in self.jobs]
+        jobs["account"] = [account[job.owner] for job in self.jobs]
+        self._fill_running(jobs[: len(self.running)])
+        self._fill_queue(jobs[len(self.running) :], now_ms)
+        return jobs
+
+    def _fill_running(self, jobs: Records) -> None:
+        """Whoever runs for nobody knows how long ends before whoever would: none overtakes a gang
+        by that."""
+        unknown = (jobs["predicted_ms"] < 0) & (jobs["estimate_ms"] < 0)
+        jobs["predicted_ms"][unknown] = _RUNS_ON_MS
+        jobs["devices"] = [max(len(job.devices), 1) for job in self.running]
+        jobs["submit_ms"] = _column(self.running, "since_ms")
+
+    def _fill_queue(self, jobs: Records, now_ms: int) -> None:
+        asked = [job.request for job in self.queue]
+        types = {request: self.layout.types(request) for request in set(asked)}
+        jobs["types"] = [types[request] for request in asked]
+        jobs["devices"] = [request.count for request in asked]
+        since = _column(self.queue, "waits_since_ms")
+        jobs["submit_ms"] = jobs["since_ms"] = np.where(since == 0, now_ms, since)
+        for name in ("priority", "yields"):
+            jobs[name] = _column(self.queue, name)
+        due = _column(self.queue, "deadline_ms")
+        jobs["deadline_ms"] = np.where(due == UNKNOWN, arrays.FOREVER_MS, due)
+        jobs["state"] = arrays.WAITING
+
+    def _accounts(self) -> Records:
+        place: dict[str | None, int] = {s.account: i for i, s in enumerate(self.shares)}
+        accounts = arrays.accounts_array(len(self.shares))
+        accounts["parent"] = [place.get(share.parent, -1) for share in self.shares]
+        for name, source in (("weight", "weight"), ("usage", "usage_ms")):
+            accounts[name] = [getattr(share, source) for share in self.shares]
+        accounts["usage_at_ms"] = [share.usage_at_ms for share in self.shares]
+        for name, source in (("quota_milli", "quota"), ("borrow_milli", "borrow")):
+            devices = [getattr(share, source) for share in self.shares]
+            accounts[name] = [-1 if each is None else each * arrays.WHOLE for each in devices]
+        return accounts
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The usable devices as nodes of the arrays: N nodes, D devices of the pool."""
+
+    node: Integers  # [D] its node; what it says of a device that is not usable means nothing
+    index: npt.NDArray[np.uint64]  # [D] its number on the node
+    order: Integers  # usable devices by node; those of node n begin at `first[n]`
+    first: Integers  # [N]
+    sizes: Integers  # [N] devices
+    type: Integers  # [N]
+    kind: Integers  # [N] as the pool numbers kinds
+    models: tuple[str, ...]  # by type
+    ratings: Integers  # by type, GFLOPS
+    pool: Pool
+
+    @classmethod
+    def of(cls, pool: Pool) -> Layout:
+        """The layout of a pool's usable devices."""
+        usable = np.flatnonzero(pool.usable)
+        each = in_order(pool.group[usable])
+        order = usable[np.argsort(each, kind="stable")]
+        sizes = np.bincount(each) if len(each) else np.zeros(0, np.int64)
+        first = np.cumsum(sizes) - sizes
+        node, index = np.zeros(len(pool.names), np.int64), np.zeros(len(pool.names), np.uint64)
+        node[usable] = each
+        index[order] = np.arange(len(order)) - np.repeat(first, sizes)
+        heads = order[first]
+        models, type_of = _types(pool, pool.model.codes[heads])
+        ratings = np.zeros(len(models), np.int64)
+        np.maximum.at(ratings, type_of[node[usable]], pool.gflops[usable])
+        kind = pool.kind.codes[heads]
+        return cls(node, index, order, first, sizes, type_of, kind, models, ratings, pool)
+
+    def nodes(self) -> Records:
+        """NODE[N]."""
+        nodes = arrays.nodes_array(len(self.sizes))
+        nodes["gpus"], nodes["type"] = self.sizes, self.type
+        return nodes
+
+    def types(self, request: Request) -> int:
+        """The models on which one node can hold the whole request, as bits."""
+        able = self.sizes >= request.count
+        if request.kind is not None:
+            able = able & (self.kind == self.pool.kind.code(request.kind))
+        models = np.unique(self.type[able]).tolist()
+        return sum(1 << t for t in models if request.model in (None, self.models[t]))
+
+
+def _types(pool: Pool, codes: Integers) -> tuple[tuple[str, ...], Integers]:
+    """The models by name, and which of them each node is of."""
+    models = tuple(sorted({pool.model.texts[code] for code in np.unique(codes).tolist()}))
+    number = np.zeros(len(pool.model.texts), np.int64)
+    for t, model in enumerate(models):
+        number[pool.model.code(model)] = t
+    return models, number[codes]
+
+
+def _column(jobs: Sequence[Any], name: str) -> Integers:
+    return np.fromiter(map(attrgetter(name), jobs), np.int64, len(jobs))
+
+
+def _strangers(cluster: Cluster) -> list[RunningJob]:
+    """Jobs that hold devices and are not among those that run."""
+    known = {job.job_id for job in cluster.running}
+    if {device.holder for device in cluster.devices} <= known | {None}:
+        return []
+    found: dict[str, list[str]] = {}
+    for device in cluster.devices:
+        if device.holder is not None and device.holder not in known:
+            found.setdefault(device.holder, []).append(device.device)
+    return [RunningJob(name, tuple(devices)) for name, devices in found.items()]
+
+
+def _with_owners(
+    shares: Sequence[Share], jobs: Sequence[RunningJob | QueuedJob]
+) -> tuple[Share, ...]:
+    """Every account that a job names; one without a share of its own has no limit."""
+    known = {share.account for share in shares}
+    others = dict.fromkeys(job.owner for job in jobs)
+    return (*shares, *(Share(owner) for owner in others if owner not in known))
+
+
+def codes_of(scene: Scene, decision: Decision) -> Mapping[str, str]:
+    """The code of every job that waits, in the order in which they were looked at."""
+    return {scene.jobs[j].job_id: code for j, code in decision.waits}
