@@ -74,9 +74,43 @@ def steps_of(cluster: Any, rules: Any, steps: Any) -> Any:
         jobs["state"][coming], jobs["since_ms"][coming] = arrays.WAITING, now
         decide.fill_queue(cluster, rules, now)
         yield decide.decide(cluster, rules, now), cluster.free.tolist(), now
+        check_ends(cluster)
         running = np.flatnonzero(jobs["state"] == arrays.RUNNING)
         for j in running[:leave]:
             decide.vacate(cluster, rules, int(j), now, arrays.ENDED)
+
+
+def check_ends(cluster: Any) -> None:
+    """Who runs is in `ending` once, and in order as far as it says."""
+    values = cluster.values[0]
+    ending = cluster.ending[: values["running"]]
+    assert sorted(ending) == sorted(cluster.running[: values["running"]])
+    ends = cluster.jobs["expected_end_ms"][ending[: values["in_order"]]]
+    assert (np.diff(ends) >= 0).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 30, 1000])
+@pytest.mark.parametrize("overdue_s", [0.0, 50.0])
+def test_the_queue_is_in_order_however_it_was(count: int, overdue_s: float) -> None:
+    draw = np.random.default_rng(count)
+    jobs = arrays.jobs_array(count)
+    jobs["state"], jobs["tier"] = arrays.WAITING, draw.integers(0, 3, count)
+    jobs["predicted_ms"] = draw.integers(1, 40, count)
+    jobs["submit_ms"] = jobs["since_ms"] = draw.integers(0, 100_000, count)
+    made = state.new_state(
+        nodes_of([(0, 0, 0, 0, 0)]), np.zeros(1, np.int64), jobs, arrays.accounts_array(1)
+    )
+    parts = policy.PolicyParts("mine", order=("tier", "shortest"), overdue_s=overdue_s)
+    decide.fill_queue(made, policy.rules(parts), 100_000)
+    decide.decide(made, policy.rules(parts), 100_000)
+
+    def key(j: int) -> Any:
+        since = int(jobs["since_ms"][j])
+        if overdue_s and 100_000 - since >= 50_000:
+            return (0, since, since, j)
+        return (1, int(jobs["tier"][j]), int(jobs["predicted_ms"][j]), since, j)
+
+    assert made.queue[: made.values["waiting"][0]].tolist() == sorted(range(count), key=key)
 
 
 @settings(max_examples=150, deadline=None)

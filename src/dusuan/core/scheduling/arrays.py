@@ -292,7 +292,7 @@ class State:
 
 def jobs_array(count: int) -> Records:
     """`count` jobs with the values that mean "nothing special"."""
-    jobs = np.zeros(count, JOB)
+    plain = np.zeros(1, JOB)
     for name, value in {
         "run_ms": -1,
         "estimate_ms": -1,
@@ -306,8 +306,8 @@ def jobs_array(count: int) -> Records:
         "slot": -1,
         "first": -1,
     }.items():
-        jobs[name] = value
-    return jobs
+        plain[name] = value
+    return np.repeat(plain, count)
 
 
 def nodes_array(count: int) -> Records:

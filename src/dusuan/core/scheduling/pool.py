@@ -6,9 +6,11 @@ A job runs inside one group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,9 @@ class Column:
 class Pool:
     """D devices in their order; the fields are columns."""
 
+    devices: Sequence[DeviceSlot]
     names: list[str]
+    holders: list[str | None]
     node: Column
     kind: Column
     model: Column
@@ -56,22 +60,34 @@ class Pool:
     @classmethod
     def of(cls, devices: Sequence[DeviceSlot]) -> Pool:
         """The columns of `devices`."""
-        ready, rated = _flags(d.ready for d in devices), _flags(d.rated for d in devices)
-        return cls(
-            names=[d.device for d in devices],
-            node=Column.of([d.node for d in devices]),
-            kind=Column.of([d.kind for d in devices]),
-            model=Column.of([d.model for d in devices]),
-            usable=ready & rated,
-            ready=ready,
-            held=_flags(d.holder is not None for d in devices),
-            gflops=np.fromiter((d.gflops for d in devices), np.int64, len(devices)),
+        count = len(devices)
+        ready, rated, gflops = (
+            np.fromiter(map(attrgetter(name), devices), np.int64, count)
+            for name in ("ready", "rated", "gflops")
         )
+        names, node, kind, model, holders = (
+            list(map(attrgetter(name), devices))
+            for name in ("device", "node", "kind", "model", "holder")
+        )
+        held = np.array(holders, object) != np.array(None, object)
+        columns = Column.of(node), Column.of(kind), Column.of(model)
+        usable = (ready & rated) > 0
+        return cls(devices, names, holders, *columns, usable, ready > 0, held, gflops)
+
+    def held_by(self, devices: Sequence[DeviceSlot], changed: Sequence[int]) -> Pool:
+        """The same pool, in which at most the holders of the `changed` devices are others."""
+        pool = copy(self)  # with all that was worked out: it does not depend on holders
+        holders, held = self.holders.copy(), self.held.copy()
+        for i in changed:
+            holders[i] = devices[i].holder
+            held[i] = holders[i] is not None
+        vars(pool).update(devices=devices, holders=holders, held=held)
+        return pool
 
     @cached_property
     def place(self) -> dict[str, int]:
         """Where each device is, by name."""
-        return {name: i for i, name in enumerate(self.names)}
+        return dict(zip(self.names, range(len(self.names)), strict=True))
 
     @cached_property
     def group(self) -> Integers:
@@ -128,8 +144,34 @@ class Pool:
         return self._answers[key]
 
 
-def _flags(values: Iterable[bool]) -> Flags:
-    return np.fromiter(values, bool)
+_last: list[Pool] = []  # the pool of the round before, so that only what changed is looked at
+
+
+def pool_of(devices: Sequence[DeviceSlot]) -> Pool:
+    """The columns of `devices`: those of the call before where the devices are the same objects."""
+    known = _last[0] if _last else None
+    if known is not None and known.devices is devices:
+        return known
+    changed = None if known is None else _changed(known.devices, devices)
+    if known is not None and changed is not None:
+        _last[:] = [known.held_by(devices, changed)]
+    else:
+        _last[:] = [Pool.of(devices)]
+    return _last[0]
+
+
+def _changed(old: Sequence[DeviceSlot], new: Sequence[DeviceSlot]) -> list[int] | None:
+    """Which devices have perhaps changed hands; None when much else may have changed."""
+    if len(old) != len(new):
+        return None
+    changed = [i for i, same in enumerate(map(is_, old, new)) if not same]
+    if len(changed) > len(new) // 4:
+        return None
+    alike = all(_lasting(old[i]) == _lasting(new[i]) for i in changed)
+    return changed if alike else None
+
+
+_lasting = attrgetter("device", "node", "kind", "model", "ready", "rated", "gflops")
 
 
 def in_order(codes: Integers) -> Integers:

@@ -16,7 +16,7 @@ from dusuan.core.scheduling.decide import Decision
 from dusuan.core.scheduling.explain import reasons, unfit
 from dusuan.core.scheduling.model import Cluster, Plan, Preempt, QueuedJob, Request, Start, Wait
 from dusuan.core.scheduling.policy import PolicyParts
-from dusuan.core.scheduling.pool import Pool
+from dusuan.core.scheduling.pool import Pool, pool_of
 from dusuan.core.scheduling.scene import Scene, codes_of
 
 
@@ -27,7 +27,7 @@ def schedule(
 
     `now_ms` is the Unix time of the round.
     """
-    pool, waits = Pool.of(cluster.devices), {}
+    pool, waits = pool_of(cluster.devices), {}
     able: list[QueuedJob] = []
     unfits = _unfits(pool, queue)
     for job in sorted(queue, key=lambda job: job.order):
@@ -52,7 +52,7 @@ def _unfits(pool: Pool, queue: Sequence[QueuedJob]) -> dict[Request, Wait | None
 
 def outline(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int) -> Plan:
     """What `schedule` decides, without the reasons: for questions that are asked many times."""
-    pool = Pool.of(cluster.devices)
+    pool = pool_of(cluster.devices)
     unfits = _unfits(pool, queue)
     able = [job for job in queue if job.blocked is None and unfits[job.request] is None]
     scene = Scene.of(cluster, pool, sorted(able, key=lambda job: job.order))
@@ -62,7 +62,7 @@ def outline(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, n
 def _named(scene: Scene, decision: Decision) -> Plan:
     """The decision with the names of jobs and devices; the waits are still missing."""
     stopped = {scene.jobs[j].job_id for j, _ in decision.preempts}
-    left = {name for job in scene.running if job.job_id in stopped for name in job.devices}
+    left = _devices_of(scene, stopped) if stopped else set()
     placed = [Start(scene.jobs[j].job_id, scene.names(parts)) for j, parts in decision.starts]
     preempts = [Preempt(scene.jobs[v].job_id, scene.jobs[j].job_id) for v, j in decision.preempts]
     return Plan(
@@ -71,3 +71,7 @@ def _named(scene: Scene, decision: Decision) -> Plan:
         claims=tuple(start for start in placed if left & set(start.devices)),
         expected_ms={scene.jobs[j].job_id: at for j, at in decision.reserved},
     )
+
+
+def _devices_of(scene: Scene, jobs: set[str]) -> set[str]:
+    return {name for job in scene.running if job.job_id in jobs for name in job.devices}

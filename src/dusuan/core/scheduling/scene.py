@@ -6,9 +6,10 @@ column by column: a hundred thousand devices are too many to be looked at one by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -47,7 +48,7 @@ class Scene:
     @classmethod
     def of(cls, cluster: Cluster, pool: Pool, queue: Sequence[QueuedJob]) -> Scene:
         """`queue` are the jobs that might start."""
-        running = (*cluster.running, *_strangers(cluster))
+        running = (*cluster.running, *_strangers(cluster, pool))
         shares = _with_owners(cluster.shares, (*running, *queue))
         return cls(pool, running, tuple(queue), shares, cluster.preempted_last_hour)
 
@@ -77,12 +78,17 @@ class Scene:
         first, order, names = self.layout.first, self.layout.order, self.pool.names
         return tuple(names[order[first[part.node] + i]] for part in parts for i in part.devices)
 
+    @cached_property
+    def _counts(self) -> Integers:
+        """How many devices each running job has."""
+        return np.array([len(job.devices) for job in self.running], np.int64)
+
     def _parts(self) -> Records:
         """What running jobs hold of each node, HOLDING in the order of the jobs."""
-        place, here = self.pool.place, self.layout
-        counts = [len(job.devices) for job in self.running]
-        held = [place.get(name, -1) for job in self.running for name in job.devices]
-        device, job = np.array(held, np.int64), np.repeat(np.arange(len(counts)), counts)
+        here, names = self.layout, chain.from_iterable(job.devices for job in self.running)
+        places = map(self.pool.place.get, names, repeat(-1))
+        device = np.fromiter(places, np.int64, int(self._counts.sum()))
+        job = np.repeat(np.arange(len(self.running)), self._counts)
         known = (device >= 0) & self.pool.usable[device] if len(device) else device >= 0
         device, job = device[known], job[known]
         key, part = np.unique(
@@ -102,8 +108,8 @@ class Scene:
         jobs["estimate_ms"] = _column(self.jobs, "limit_ms")
         jobs["predicted_ms"] = _column(self.jobs, "expected_ms")
         jobs["preemptible"] = _column(self.jobs, "preemptible")
-        jobs["tier"] = [tiers[job.tier] for job in self.jobs]
-        jobs["account"] = [account[job.owner] for job in self.jobs]
+        jobs["tier"] = _column(self.jobs, "tier", tiers.__getitem__)
+        jobs["account"] = _column(self.jobs, "owner", account.__getitem__)
         self._fill_running(jobs[: len(self.running)])
         self._fill_queue(jobs[len(self.running) :], now_ms)
         return jobs
@@ -113,14 +119,14 @@ class Scene:
         by that."""
         unknown = (jobs["predicted_ms"] < 0) & (jobs["estimate_ms"] < 0)
         jobs["predicted_ms"][unknown] = _RUNS_ON_MS
-        jobs["devices"] = [max(len(job.devices), 1) for job in self.running]
+        jobs["devices"] = np.maximum(self._counts, 1)
         jobs["submit_ms"] = _column(self.running, "since_ms")
 
     def _fill_queue(self, jobs: Records, now_ms: int) -> None:
-        asked = [job.request for job in self.queue]
-        types = {request: self.layout.types(request) for request in set(asked)}
-        jobs["types"] = [types[request] for request in asked]
-        jobs["devices"] = [request.count for request in asked]
+        asked: dict[Request, int] = {}
+        which = [asked.setdefault(job.request, len(asked)) for job in self.queue]
+        jobs["types"] = np.array([self.layout.types(request) for request in asked])[which]
+        jobs["devices"] = np.array([request.count for request in asked])[which]
         since = _column(self.queue, "waits_since_ms")
         jobs["submit_ms"] = jobs["since_ms"] = np.where(since == 0, now_ms, since)
         for name in ("priority", "yields"):
@@ -199,19 +205,20 @@ def _types(pool: Pool, codes: Integers) -> tuple[tuple[str, ...], Integers]:
     return models, number[codes]
 
 
-def _column(jobs: Sequence[Any], name: str) -> Integers:
-    return np.fromiter(map(attrgetter(name), jobs), np.int64, len(jobs))
+def _column(jobs: Sequence[Any], name: str, number: Callable[[str], int] | None = None) -> Integers:
+    values = map(attrgetter(name), jobs)
+    return np.fromiter(map(number, values) if number else values, np.int64, len(jobs))
 
 
-def _strangers(cluster: Cluster) -> list[RunningJob]:
+def _strangers(cluster: Cluster, pool: Pool) -> list[RunningJob]:
     """Jobs that hold devices and are not among those that run."""
     known = {job.job_id for job in cluster.running}
-    if {device.holder for device in cluster.devices} <= known | {None}:
-        return []
+    unknown = set(pool.holders) - known
     found: dict[str, list[str]] = {}
-    for device in cluster.devices:
-        if device.holder is not None and device.holder not in known:
-            found.setdefault(device.holder, []).append(device.device)
+    if unknown - {None}:
+        for name, holder in zip(pool.names, pool.holders, strict=True):
+            if holder is not None and holder in unknown:
+                found.setdefault(holder, []).append(name)
     return [RunningJob(name, tuple(devices)) for name, devices in found.items()]
 
 
@@ -220,7 +227,7 @@ def _with_owners(
 ) -> tuple[Share, ...]:
     """Every account that a job names; one without a share of its own has no limit."""
     known = {share.account for share in shares}
-    others = dict.fromkeys(job.owner for job in jobs)
+    others = dict.fromkeys(map(attrgetter("owner"), jobs))
     return (*shares, *(Share(owner) for owner in others if owner not in known))
 
 
