@@ -1,10 +1,10 @@
-"""How well and how fast requests are placed and accounts are served; JSON lines.
+"""How well requests are placed, and how fast accounts are served; JSON lines.
 
 The lists of the FGD paper are found through `DUSUAN_SHARED` or in `shared` beside the checkout;
 without them only what needs no trace is measured. `--bound` adds an upper bound by a linear
 program: what any rule can reach that, as ours, turns nobody away before ours does.
 
-    python bench/placement.py [--seeds 10] [--devices 1000 10000 100000] [--repeats 3] [--bound]
+    python bench/placement.py [--seeds 10] [--repeats 3] [--bound]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scipy.optimize import linprog
 
 from dusuan.core.scheduling import fairness
 from dusuan.core.workload.jobspec import Problem
-from dusuan.sim import fill, openb, pack
+from dusuan.sim import openb, pack
 
 LISTS = ("default", "cpu050", "cpu200", "gpushare40", "gpuspec10", "multigpu20")
 SHARED = Path(os.environ.get("DUSUAN_SHARED", Path(__file__).parents[2] / "shared"))
@@ -125,24 +125,6 @@ def linear_program(
     return float(-found.fun)
 
 
-def speed(sizes: list[int], repeats: int) -> None:
-    """Decisions a second while a cluster fills, and how their cost grows."""
-    cost = {}
-    for packer in ("dusuan", "fgd"):
-        for devices in sizes:
-            runs = [fill.fill(devices, packer, seed, time.perf_counter) for seed in range(repeats)]
-            per_s = statistics.median(run.decisions_per_s for run in runs)
-            cpu = [fill.fill(devices, packer, seed, time.process_time) for seed in range(repeats)]
-            cost[packer, devices] = 1 / statistics.median(run.decisions_per_s for run in cpu)
-            say(
-                measured="sim fill", policy=packer, devices=devices, decisions_per_s=per_s,
-                round_p50_ms=statistics.median(run.round_p50_ms for run in runs),
-                round_p99_ms=statistics.median(run.round_p99_ms for run in runs),
-            )  # fmt: skip
-        growth = cost[packer, sizes[-1]] / cost[packer, sizes[0]]
-        say(measured="growth of CPU time per decision", policy=packer, ratio=round(growth, 2))
-
-
 def tree(organisations: int, count: int, draw: np.random.Generator) -> Any:
     """A pool, `organisations` in it, and `count` accounts in them, with weights."""
     accounts = fairness.accounts_array(1 + organisations + count)
@@ -207,13 +189,11 @@ def timed(run: Callable[[], object], repeats: int, clock: Callable[[], float]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--devices", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bound", action="store_true")
     given = parser.parse_args()
     if (SHARED / "traces").is_dir():
         allocation(given.seeds, given.bound)
-    speed(given.devices, given.repeats)
     admission(given.repeats)
     fair_share(max(given.repeats, 9))
 

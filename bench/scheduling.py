@@ -1,9 +1,10 @@
-"""The scheduler on public traces: waits, slowdowns, completion times and speed; JSON lines.
+"""The scheduler on public traces and at scale: waits, slowdowns, completion, speed; JSON lines.
 
-The traces are found through `DUSUAN_SHARED` or in `shared` beside the checkout. Placement, quota
-and fair share have rows of their own: `bench/placement.py`, which `--all` runs too.
+The traces are found through `DUSUAN_SHARED` or in `shared` beside the checkout; without them only
+what needs no trace is measured: filling a cluster, and rounds as the live service asks for them.
+Placement, quota and fair share have rows of their own: `bench/placement.py`, which `--all` runs.
 
-    python bench/scheduling.py [--repeats 3] [--all]
+    python bench/scheduling.py [--repeats 3] [--all] [--traces kth …] [--devices 1000 100000]
 """
 
 from __future__ import annotations
@@ -15,11 +16,27 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dusuan.core.scheduling.policy import PolicyParts, named
+import numpy as np
+
+from dusuan.core.scheduling.model import (
+    TIERS,
+    Cluster,
+    DeviceSlot,
+    Plan,
+    QueuedJob,
+    Request,
+    RunningJob,
+    Share,
+)
+from dusuan.core.scheduling.packing import new_packing
+from dusuan.core.scheduling.policy import POLICIES, PolicyParts, named
+from dusuan.core.scheduling.round import outline, schedule
 from dusuan.core.workload.jobspec import Problem
+from dusuan.sim import fill
 from dusuan.sim.readers import read
 from dusuan.sim.run import Settings, simulate
 from dusuan.sim.summary import summary
@@ -99,21 +116,165 @@ def compile_row() -> None:
     )
 
 
+def speed(sizes: list[int], repeats: int) -> None:
+    """Decisions a second while a cluster fills, by the round and by the placement alone."""
+    for policy in ("dusuan", "fgd"):
+        cost = {}
+        for devices in sizes:
+            runs, cpu = (
+                [fill.fill(devices, policy, seed, clock) for seed in range(repeats)]
+                for clock in (time.perf_counter, time.process_time)
+            )
+            cost[devices] = 1 / middle(runs_of(cpu, "decisions_per_s"))
+            figures = {
+                name: middle(runs_of(runs, name))
+                for name in ("decisions_per_s", "round_p50_ms", "round_p99_ms")
+            }
+            alone = middle([placing_alone(devices, policy, seed) for seed in range(repeats)])
+            say(
+                measured="sim fill", policy=policy, devices=devices, pending=fill.PENDING,
+                **figures, placement_alone_per_s=round(alone, 1),
+            )  # fmt: skip
+        growth = round(cost[sizes[-1]] / cost[sizes[0]], 2)
+        say(measured="growth of CPU time per decision", policy=policy, sizes=sizes, ratio=growth)
+
+
+def runs_of(runs: list[fill.Filled], name: str) -> list[float]:
+    return [getattr(run, name) for run in runs]
+
+
+def middle(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def placing_alone(devices: int, policy: str, seed: int) -> float:
+    """Decisions a second of the placement without queue and jobs, on the same requests."""
+    kinds, popularity = fill.requests()
+    come = fill.until(devices * 1_000, kinds, popularity, np.random.default_rng(seed))
+    engine = new_packing(fill.hosts(devices), kinds, popularity, policy)
+    engine.place_all(come[:0])
+    began = time.perf_counter()
+    engine.place_all(come)
+    return len(come) / (time.perf_counter() - began)
+
+
+CENTRE = POLICIES["centre"]
+
+
+class Centre:
+    """A centre as the live service sees it: jobs come, start as planned, and end."""
+
+    def __init__(self, devices: int, pending: int, seed: int) -> None:
+        self.draw, self.now_ms, self.count = np.random.default_rng(seed), 10**12, 0
+        models = (("A100", 312_000), ("H800", 990_000), ("910B", 376_000))
+        self.slots = [
+            DeviceSlot(
+                f"n{i // 8}/gpu:{i % 8}", f"n{i // 8}", "gpu",
+                models[i // 8 % 3][0], gflops=models[i // 8 % 3][1],
+            )
+            for i in range(devices)
+        ]  # fmt: skip
+        self.place = {slot.device: i for i, slot in enumerate(self.slots)}
+        self.running: dict[str, RunningJob] = {}
+        self.queue: dict[str, QueuedJob] = {}
+        self.shares = tuple(
+            Share(f"a{i}", usage_ms=float(self.draw.random()), usage_at_ms=self.now_ms)
+            for i in range(100)
+        )
+        while not self.queue:  # full, before anybody waits
+            self.come(pending)
+            self.apply(outline(self.cluster, tuple(self.queue.values()), CENTRE, self.now_ms))
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(tuple(self.slots), tuple(self.running.values()), self.shares)
+
+    def come(self, pending: int) -> None:
+        """Jobs come until `pending` wait."""
+        while len(self.queue) < pending:
+            self.count += 1
+            count, minutes = int(self.draw.choice([1, 1, 2, 4, 8])), int(self.draw.integers(1, 600))
+            model = (None, None, "A100", "H800", "910B")[self.draw.integers(5)]
+            self.queue[f"j{self.count}"] = QueuedJob(
+                f"j{self.count}", self.count, Request(count, "gpu", model),
+                priority=int(self.draw.integers(3)), owner=f"a{self.draw.integers(100)}",
+                waits_since_ms=self.now_ms, expected_ms=minutes * 60_000,
+                limit_ms=2 * minutes * 60_000, tier=TIERS[int(self.draw.integers(2))],
+            )  # fmt: skip
+
+    def apply(self, plan: Plan) -> None:
+        """What is planned starts."""
+        for start in plan.starts:
+            job = self.queue.pop(start.job_id)
+            self.running[job.job_id] = RunningJob(
+                job.job_id, start.devices, self.now_ms, job.expected_ms, job.limit_ms,
+                job.tier, job.owner,
+            )  # fmt: skip
+            self.hold(start.devices, job.job_id)
+
+    def hold(self, devices: tuple[str, ...], holder: str | None) -> None:
+        for name in devices:
+            at = self.place[name]
+            self.slots[at] = replace(self.slots[at], holder=holder)
+
+    def end(self, jobs: int) -> None:
+        """Some jobs end, and half a minute passes."""
+        self.now_ms += 30_000
+        for name in self.draw.choice(list(self.running), jobs, replace=False).tolist():
+            self.hold(self.running.pop(name).devices, None)
+
+
+# What is measured in turn: the door, and whether unchanged devices are the objects of the round
+# before. The service makes them anew from its database; questions of `why` ask about the same.
+DOORS = (("schedule", schedule, False), ("schedule", schedule, True), ("outline", outline, True))
+
+
+def live_rounds(devices: int, pending: int, rounds: int) -> None:
+    """Wall milliseconds of a round of the live service, with and without reasons."""
+    centre = Centre(devices, pending, 0)
+    times: dict[tuple[str, bool], list[float]] = {(name, kept): [] for name, _, kept in DOORS}
+    started = 0
+    for turn in range(rounds * len(DOORS)):
+        centre.end(max(len(centre.running) // 50, 1))
+        centre.come(pending)
+        name, decide, kept = DOORS[turn % len(DOORS)]
+        cluster, queue = centre.cluster, tuple(centre.queue.values())
+        if not kept:
+            cluster = replace(cluster, devices=tuple(map(replace, cluster.devices)))
+        began = time.perf_counter()
+        plan = decide(cluster, queue, CENTRE, centre.now_ms)
+        times[name, kept].append(1000 * (time.perf_counter() - began))
+        started += len(plan.starts)
+        centre.apply(plan)
+    for (name, kept), each in times.items():
+        say(
+            measured="live round", door=name, same_devices=kept, devices=devices, pending=pending,
+            rounds=rounds, running=len(centre.running),
+            started_per_round=round(started / (rounds * len(DOORS))),
+            p50_ms=round(float(np.percentile(each, 50)), 1),
+            p99_ms=round(float(np.percentile(each, 99)), 1),
+        )  # fmt: skip
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--all", action="store_true", help="placement, quota and share too")
     options.add_argument("--traces", nargs="*", default=list(ROWS))
+    options.add_argument("--devices", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    options.add_argument("--rounds", type=int, default=30)
     chosen = options.parse_args()
+    speed(chosen.devices, chosen.repeats)
+    live_rounds(chosen.devices[-1], fill.PENDING, chosen.rounds)
     compile_row()
-    for name in chosen.traces:
+    for name in chosen.traces if SHARED.is_dir() else ():
         file, form, cluster, policies = ROWS[name]
         given = loaded(file, form, cluster)
         for policy, predict in policies:
             run(name, policy, predict, chosen.repeats, given)
     if chosen.all:
         other = Path(__file__).with_name("placement.py")
-        subprocess.run([sys.executable, str(other)], check=True)
+        subprocess.run([sys.executable, str(other), "--repeats", str(chosen.repeats)], check=True)
 
 
 if __name__ == "__main__":

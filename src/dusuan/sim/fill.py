@@ -2,7 +2,8 @@
 
 Nodes have eight devices of three models, in equal parts; requests are drawn by chance from a mix
 of whole devices, several of them and shares, until they ask for all devices. A round then gives
-back what a part of the requests holds and decides a queue of pending ones.
+back what a part of the requests holds and decides a queue of pending ones. All of it is decided by
+the round that live service and simulator run, in the order of arrival.
 """
 
 from __future__ import annotations
@@ -13,13 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import ANY_TYPE, REQUEST, WHOLE, Records
-from dusuan.core.scheduling.packing import Hosts, Packing, new_packing
+from dusuan.core.scheduling.arrays import (
+    ANY_TYPE,
+    COMING,
+    ENDED,
+    REQUEST,
+    RUNNING,
+    WAITING,
+    WHOLE,
+    Integers,
+    Records,
+    State,
+    accounts_array,
+    jobs_array,
+)
+from dusuan.core.scheduling.decide import vacate
+from dusuan.core.scheduling.packing import Hosts
+from dusuan.core.scheduling.policy import PolicyParts, rules
+from dusuan.core.scheduling.state import new_state
 
 Clock = Callable[[], float]
 NODE_DEVICES = 8
 MODELS = 3
 PENDING = 10_000
+_SPARE = 3 * PENDING  # places for jobs that come after the filling
 ROUNDS = 50
 
 # How many in 100, devices, milli of each, CPU cores, memory in GiB, models as bits (0: any).
@@ -44,7 +62,7 @@ MIX = (
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What was measured. Times are of compiled decisions; `wall_s` is the filling alone."""
+    """What was measured. Times are of compiled rounds; `wall_s` is the filling alone."""
 
     devices: int
     decisions: int
@@ -72,17 +90,15 @@ def requests() -> tuple[Records, npt.NDArray[np.int64]]:
     return found, np.array([part for part, *_ in MIX], np.int64)
 
 
-def fill(devices: int, packer: str, seed: int, clock: Clock) -> Filled:
+def fill(devices: int, placement: str, seed: int, clock: Clock) -> Filled:
     """Fill `devices` (at least 1) with a placement of `policy.PLACEMENTS`, and time it."""
     kinds, popularity = requests()
     draw = np.random.default_rng(seed)
-    packing = new_packing(hosts(devices), kinds, popularity, packer)
-    come = _until(devices * WHOLE, kinds, popularity, draw)
-    packing.place_all(come[:0])  # compiles
-    began = clock()
-    nodes, bits = packing.place_all(come)
-    wall_s = clock() - began
-    rounds = _rounds(packing, come, nodes, bits, popularity, draw, clock)
+    come = until(devices * WHOLE, kinds, popularity, draw)
+    desk = _Desk.of(devices, placement, come, kinds, popularity)
+    desk.decide(come[:0], lambda: 0.0)  # compiles
+    wall_s = desk.decide(come, clock)
+    rounds = _rounds(desk, popularity, draw, clock)
     return Filled(
         devices=devices,
         decisions=len(come),
@@ -93,7 +109,7 @@ def fill(devices: int, packer: str, seed: int, clock: Clock) -> Filled:
     )
 
 
-def _until(
+def until(
     milli: int, kinds: Records, popularity: npt.NDArray[np.int64], draw: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Requests drawn by chance until they ask for `milli` of devices."""
@@ -104,28 +120,63 @@ def _until(
     return found[: int(np.searchsorted(asked, milli)) + 1].astype(np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """A state, and the kinds of request that are brought before it."""
+
+    state: State
+    rules: Records
+    kinds: Records
+
+    @classmethod
+    def of(
+        cls, devices: int, placement: str, come: Integers, kinds: Records, popularity: Integers
+    ) -> _Desk:
+        """An idle cluster, with room for those who come and for more."""
+        jobs = jobs_array(len(come) + len(kinds) + _SPARE)
+        every = np.concatenate([come, np.arange(len(kinds))])  # as the state has to know them all
+        for name in REQUEST.names or ():
+            jobs[name][: len(every)] = kinds[name][every]
+        nodes, ratings = hosts(devices).nodes(), np.zeros(MODELS, np.int64)
+        state = new_state(nodes, ratings, jobs, accounts_array(1), (kinds, popularity))
+        policy = PolicyParts("fill", backfill="skip", placement=placement)
+        return cls(state, rules(policy), kinds)
+
+    def decide(self, come: Integers, clock: Clock) -> float:
+        """One round for requests of the kinds `come`, in this order; who finds no room leaves.
+
+        The seconds from the first that joins the queue to the last decision.
+        """
+        from dusuan.core.scheduling.kernels import round as rounds
+        from dusuan.core.scheduling.kernels import snapshot
+
+        jobs, record, book = self.state.jobs, self.state.record, self.rules[0]
+        free = np.flatnonzero(jobs["state"] != RUNNING)[: len(come)]
+        for name in REQUEST.names or ():
+            jobs[name][free] = self.kinds[name][come]
+        jobs["request"][free], jobs["submit_ms"][free] = come, np.arange(len(free))
+        jobs["predicted_ms"][free], jobs["state"][free] = 1, WAITING
+        began = clock()
+        snapshot.fill_queue(record, book, len(free))
+        rounds.round_at(record, book, len(free))
+        took = clock() - began
+        jobs["state"][free[jobs["state"][free] == WAITING]] = COMING
+        return took
+
+    def leave(self, draw: np.random.Generator, count: int) -> None:
+        """Jobs drawn by chance end."""
+        running = np.flatnonzero(self.state.jobs["state"] == RUNNING)
+        for j in draw.permutation(running)[:count]:
+            vacate(self.state, self.rules, int(j), PENDING, ENDED)
+
+
 def _rounds(
-    packing: Packing,
-    come: npt.NDArray[np.int64],
-    nodes: npt.NDArray[np.int64],
-    bits: npt.NDArray[np.uint64],
-    popularity: npt.NDArray[np.int64],
-    draw: np.random.Generator,
-    clock: Clock,
+    desk: _Desk, popularity: Integers, draw: np.random.Generator, clock: Clock
 ) -> list[float]:
     """Milliseconds of each round of `PENDING` decisions, with departures between them."""
-    held = [(int(s), int(n), int(b)) for s, n, b in zip(come, nodes, bits, strict=True) if n >= 0]
-    times = []
+    times: list[float] = []
+    chance = popularity / popularity.sum()
     for _ in range(ROUNDS):
-        draw.shuffle(held)
-        leaving, held = held[: PENDING // 2], held[PENDING // 2 :]
-        for s, n, b in leaving:
-            packing.give_back(n, s, b)
-        queue = draw.choice(len(popularity), PENDING, p=popularity / popularity.sum())
-        began = clock()
-        found, taken = packing.place_all(queue)
-        times.append((clock() - began) * 1000.0)
-        held += [
-            (int(s), int(n), int(b)) for s, n, b in zip(queue, found, taken, strict=True) if n >= 0
-        ]
+        desk.leave(draw, PENDING // 2)
+        times.append(1000.0 * desk.decide(draw.choice(len(chance), PENDING, p=chance), clock))
     return times
