@@ -51,9 +51,9 @@ def serve(data: Path, isolation: str) -> None:
 
     running = assembly.assemble(assembly.Start(data, 0, engine_on=engine_on), lambda _text: None)
     measured = [pool.Measured(slot.device, SLOT_GFLOPS, "none", "given") for slot in slots]
-    with running.platform.store.transaction() as tx:
-        pool.record_inventory(running.platform, tx, slots)
-        pool.record_ratings(running.platform, tx, measured)
+    with running.platform() as platform, platform.store.transaction() as tx:
+        pool.record_inventory(platform, tx, slots)
+        pool.record_ratings(platform, tx, measured)
     assembly.serve(running, lambda _text: None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -54,8 +53,13 @@ def wait_for(done: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any
 
 
 def waited_for_processor_s(process: Process) -> float:
-    """How long the main thread of a process was ready to run while others ran."""
-    return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
+    """How long the main threads of a service were ready to run while others ran: the longest."""
+    assert process.pid is not None
+    waited = [0]
+    for pid in strikes.service_of(process.pid):
+        with contextlib.suppress(OSError):
+            waited.append(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]))
+    return max(waited) / 1e9
 
 
 @dataclass
@@ -223,8 +227,7 @@ class Site:
         strikes.disarm(self.data)
         for process in self.services:
             if process.exitcode is None and process.pid is not None:
-                os.kill(process.pid, signal.SIGCONT)
-                process.kill()
+                process.kill()  # also one that is frozen, and its children with it
             process.join()
         strikes.kill_everything(self.data)
 

@@ -68,13 +68,32 @@ def kill_beside_jobs(data: Path) -> None:
 
 
 def kill_service(_data: Path) -> None:
-    """SIGKILL this process."""
+    """SIGKILL the service that this process is one of: the others die with their parent."""
+    os.kill(os.getsid(0), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_process(_data: Path) -> None:
+    """SIGKILL this process alone."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def freeze_service(_data: Path) -> None:
-    """SIGSTOP this process: it goes on from here when somebody says SIGCONT."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    """SIGSTOP every process of this service, until somebody says SIGCONT."""
+    signal_service(os.getsid(0), signal.SIGSTOP)
+
+
+def signal_service(leader: int, number: signal.Signals) -> None:
+    """Send a signal to a service's processes: those of the session of `leader`, oneself last."""
+    ours = service_of(leader)
+    for pid in sorted(ours, key=lambda pid: pid == os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def service_of(leader: int) -> list[int]:
+    """The processes of the service that `leader` is the parent of, itself among them."""
+    return [pid for pid in _pids() if _session(pid) == leader]
 
 
 def kill_everything(data: Path) -> None:
@@ -89,6 +108,7 @@ def everything(data: Path) -> list[int]:
 
 
 VICTIMS = {
+    "process": kill_process,
     "database": kill_database,
     "shepherd": kill_shepherds,
     "keeper": kill_keepers,
@@ -100,9 +120,12 @@ VICTIMS = {
 
 
 def _kill(pids: list[int]) -> None:
-    """Kill them all, oneself last, and wait until the others are gone."""
-    me = os.getpid()
-    others = [pid for pid in pids if pid != me]
+    """Kill them all, oneself last, and wait until the others are gone.
+
+    Before oneself comes one's parent, with whom one dies.
+    """
+    me, parent = os.getpid(), os.getsid(0)
+    others = sorted((pid for pid in pids if pid != me), key=lambda pid: pid == parent)
     for pid in others:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -165,10 +188,19 @@ def _is_keeper(pid: int) -> bool:
 
 
 def _services(data: Path) -> set[int]:
+    """Every process of every service."""
     try:
-        return {int(entry.name) for entry in (data / "services").iterdir()}
+        leaders = {int(entry.name) for entry in (data / "services").iterdir()}
     except OSError:
         return set()
+    return {pid for pid in _pids() if _session(pid) in leaders}
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def _names(pid: int, text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.conftest import create_database, drop_database
+from tests.faults import strikes
 from tests.faults.conftest import Process, Site, beats, site_at, wait_for
 
 
@@ -45,12 +45,12 @@ def with_standby(site: Site) -> tuple[Process, Process]:
 
 def stop(process: Process) -> None:
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGSTOP)
+    strikes.signal_service(process.pid, signal.SIGSTOP)
 
 
 def continue_(process: Process) -> None:
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGCONT)
+    strikes.signal_service(process.pid, signal.SIGCONT)
 
 
 def test_a_standby_takes_over_from_a_leader_that_is_killed(pair: Site) -> None:

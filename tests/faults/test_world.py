@@ -111,12 +111,12 @@ def test_a_service_frozen_for_longer_than_a_hold(shared_site: Site) -> None:
     wait_for(lambda: site.job(job_id)["attempts"][0]["held_ms"] > 400, "the meter to run")
     lease_ms = lease_of(site, job_id)
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGSTOP)
+    strikes.signal_service(process.pid, signal.SIGSTOP)
     wait_for(lambda: b'"end"' in site.journal(job).read_bytes(), "its lease to end", 30.0)
     end = wait_for(lambda: site.journal(job).read_bytes().splitlines()[-1], "its end record")
     assert b'"reason":"lease"' in end
     with site.recovering("a frozen service", process):
-        os.kill(process.pid, signal.SIGCONT)
+        strikes.signal_service(process.pid, signal.SIGCONT)
         job = site.wait_end(job_id)
     assert job["stop_reason"] == "balance"
     assert lease_ms - 2_500 <= job["attempts"][0]["held_ms"] <= lease_ms

@@ -162,6 +162,16 @@ class DataDir:
             return (self.root / "platform.lock").exists()
         return False
 
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """One process at a time measures the devices."""
+        turn = os.open(self.root / "measure.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(turn)
+
     def enter(self, status: Mapping[str, Any]) -> int:
         """Put this process on the list of those who serve here, until the descriptor is closed."""
         self.services.mkdir(mode=0o700, exist_ok=True)

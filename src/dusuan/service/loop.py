@@ -22,6 +22,7 @@ from psycopg_pool import PoolTimeout
 from dusuan.app import placing, quotes, retention, rounds
 from dusuan.app.context import Platform
 from dusuan.app.recording import Recorder
+from dusuan.service.leading import Leading
 from dusuan.store.leadership import Leadership, NotOurs, candidate
 
 log = structlog.get_logger()
@@ -49,9 +50,10 @@ class Heart:
     It stops when the lead is lost, and when the loop has made no progress for `stall_s`.
     """
 
-    def __init__(self, leadership: Leadership, pace: Pace) -> None:
+    def __init__(self, leadership: Leadership, pace: Pace, leading: Leading) -> None:
         self._leadership = leadership
         self._pace = pace
+        self._leading = leading
         self._stopping = threading.Event()
         self._progress_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -78,6 +80,7 @@ class Heart:
                 continue
             try:
                 self._leadership.beat()
+                self._leading.renew(self._pace.silence_s)
             except (psycopg.Error, NotOurs) as error:
                 self.problem = error
                 return
@@ -115,6 +118,7 @@ class Service:
 
     `revive` is called when the database cannot be reached, to start it again if it is ours.
     `data_dir` names the data directory that the database has to belong to (`store.leadership`).
+    `leading` is where it shows other processes that it leads.
     The loop has connections of its own, so that no crowd at the API can keep it from settling.
     """
 
@@ -126,6 +130,7 @@ class Service:
         pace: Pace | None = None,
         *,
         data_dir: str | None = None,
+        leading: Leading | None = None,
     ) -> None:
         self._platform = platform
         self._prepare = prepare
@@ -133,7 +138,7 @@ class Service:
         self._pace = pace or Pace()
         self._data_dir = data_dir
         self._stopping = threading.Event()
-        self.leading = threading.Event()
+        self.leading = leading or Leading()
 
     def stop(self) -> None:
         """Let `run` return after the step it is in."""
@@ -178,7 +183,7 @@ class Service:
     @contextlib.contextmanager
     def _office(self, leadership: Leadership, term: int) -> Iterator[tuple[Platform, Heart]]:
         """What a leader has for its term: a pool of sessions, and a heart that beats."""
-        heart = Heart(leadership, self._pace)
+        heart = Heart(leadership, self._pace, self.leading)
         store = self._platform.store.of_term(term, self._pace.session_s)
         platform = replace(self._platform, store=store, recorder=Recorder())
         chores = Chores(platform, self._pace)
@@ -190,13 +195,14 @@ class Service:
             self.leading.clear()
             chores.stop()
             heart.stop()
+            self.leading.clear()  # its last beat may have come between
             store.close()
 
     def _lead(self, platform: Platform, heart: Heart) -> None:
         with platform.store.listen() as connection:
             self._prepare()
             rounds.recover(platform)
-            self.leading.set()
+            self.leading.set(self._pace.silence_s)
             while not self._stopping.is_set():
                 heart.progress()
                 busy = step(platform)

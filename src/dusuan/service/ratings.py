@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -44,13 +44,19 @@ def steadiest(measure: Measure) -> list[pool.Measured]:
 
 
 class Ratings:
-    """Measures the devices of one engine, one measurement at a time."""
+    """Measures the devices of one engine, one measurement at a time: `guard` sees to that."""
 
-    def __init__(self, platform: Platform, measure: Measure, measure_class: MeasureClass) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        measure: Measure,
+        measure_class: MeasureClass,
+        guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self._platform = platform
         self._measure = measure
         self._measure_class = measure_class
-        self._guard = threading.Lock()
+        self._guard = guard
 
     def prepare(self) -> None:
         """Record the inventory, and measure the devices that have no rating yet."""
@@ -80,7 +86,7 @@ class Ratings:
             return pool.show(tx, operator=True)
 
     def _calibrate_classes(self, classes: Sequence[str], began: datetime) -> None:
-        with self._guard:
+        with self._guard():
             sampled = [item for each in classes for item in self._measure_class(each)]
         self._refuse_beside_jobs(began)
         for item in sampled:
@@ -100,7 +106,7 @@ class Ratings:
             )
 
     def _measured(self, devices: set[str]) -> list[pool.Measured]:
-        with self._guard:
+        with self._guard():
             return [item for item in self._measure() if item.device in devices]
 
     def _record(self, measured: Sequence[pool.Measured]) -> None:

@@ -187,9 +187,12 @@ class Store:
             timeout=timeout_s,
         )
 
-    def open(self) -> None:
-        """Connect. Raises `psycopg_pool.PoolTimeout` when the server does not answer in 10 s."""
-        self._pool.open(wait=True, timeout=10.0)
+    def open(self, *, wait: bool = True) -> None:
+        """Connect. Raises `psycopg_pool.PoolTimeout` when the server does not answer in 10 s.
+
+        Without `wait` it goes on trying.
+        """
+        self._pool.open(wait=wait, timeout=10.0)
         self._readers.open()
 
     def close(self) -> None:

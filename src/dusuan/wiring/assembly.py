@@ -1,7 +1,8 @@
-"""A platform put together in one process, with the real clock, ids and secrets."""
+"""A platform put together, with the real clock, ids and secrets, and the processes it runs in."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -11,16 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 from psycopg import OperationalError
 
 from dusuan import __version__
@@ -34,16 +35,19 @@ from dusuan.engines.local import LocalEngine
 from dusuan.engines.local.calibration import Uncalibrated
 from dusuan.facts.library import library
 from dusuan.service.datadir import DataDir, DataDirProblem
+from dusuan.service.leading import Leading
 from dusuan.service.loop import Service
 from dusuan.service.ratings import Ratings
 from dusuan.store.database import Store
 from dusuan.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, without_password
 from dusuan.store.migrate import DatabaseUnreachable, SchemaTooNew, migrate
 from dusuan.store.rows import Id
+from dusuan.wiring.family import Family
 
 _AS_JSON = json.JSONEncoder(default=repr).encode
 DEFAULT_PORT = 7340
 SWITCH_S = 0.0005
+BACKLOG = 2048
 
 Report = Callable[[str], None]
 
@@ -77,19 +81,19 @@ class Start:
     engine_on: Callable[[DataDir], LocalEngine] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Running:
-    """The parts of a platform in this process, to be closed in reverse order."""
+    """What the processes of one service have in common. Its parts are closed in reverse order."""
 
     data: DataDir
     share: int
     listener: socket.socket
     database: EmbeddedPostgres | None
     url: str
-    platform: Platform
-    service: Service
-    app: FastAPI
-    closing: threading.Event
+    identity: str
+    engine: LocalEngine
+    leading: Leading
+    pid: int
 
     @property
     def address(self) -> str:
@@ -101,11 +105,39 @@ class Running:
         """What `up` answers and `platform.json` says."""
         return {
             "url": self.address,
-            "pid": os.getpid(),
+            "pid": self.pid,
             "data_dir": str(self.data.root),
             "database_url": without_password(self.url),
             "version": __version__,
         }
+
+    @contextlib.contextmanager
+    def platform(self, *, wait: bool = True) -> Iterator[Platform]:
+        """The platform for one process, on connections of its own, which the end of the block
+        closes. Without `wait` they may come later."""
+        with _store(self.url, wait) as store:
+            data = self.data
+            yield Platform(store, self.engine, now, new_id, new_secret, data.uploads, _site())
+
+    def ratings(self, platform: Platform) -> Ratings:
+        """What measures the devices."""
+        engine = self.engine
+        return Ratings(
+            platform,
+            lambda: _measure(engine),
+            lambda class_: _sample(engine, class_),
+            self.data.measuring,
+        )
+
+
+@contextlib.contextmanager
+def _store(url: str, wait: bool = True) -> Iterator[Store]:
+    store = Store(url)
+    try:
+        store.open(wait=wait)
+        yield store
+    finally:
+        store.close()
 
 
 def assemble(start: Start, report: Report) -> Running:
@@ -138,23 +170,14 @@ def _put_together(
     url: str,
 ) -> Running:
     migrate(url)
-    store = Store(url)
-    store.open()
     identity = data.identity(new_id("dir"))
-    _claim(store, identity, start.take_over)
+    with _store(url) as store:
+        _claim(store, identity, start.take_over)
     engine = (start.engine_on or _engine_of_host)(data)
-    platform = Platform(store, engine, now, new_id, new_secret, data.uploads, _site())
-    _seed(platform, data)
-    ratings = Ratings(platform, lambda: _measure(engine), lambda class_: _sample(engine, class_))
-    closing = threading.Event()
-
-    def prepare() -> None:
-        data.write_status(running.status)
-        ratings.prepare()
-
-    service = Service(platform, prepare, lambda: _revive(embedded), data_dir=identity)
-    app = create_app(platform, _hooks(engine, ratings, service, closing))
-    running = Running(data, share, listener, embedded, url, platform, service, app, closing)
+    leading, pid = Leading(), os.getpid()
+    running = Running(data, share, listener, embedded, url, identity, engine, leading, pid)
+    with running.platform() as platform:
+        _seed(platform, data)
     return running
 
 
@@ -271,9 +294,8 @@ def _sample(engine: LocalEngine, class_: str) -> list[calibrations.Sampled]:
     ]
 
 
-def _hooks(
-    engine: LocalEngine, ratings: Ratings, service: Service, closing: threading.Event
-) -> Hooks:
+def _hooks(running: Running, ratings: Ratings, closing: threading.Event) -> Hooks:
+    engine = running.engine
     return Hooks(
         closing=closing.is_set,
         calibrate=ratings.calibrate,
@@ -283,7 +305,7 @@ def _hooks(
         healthy=lambda: {
             "status": "ok",
             "version": __version__,
-            "leading": service.leading.is_set(),
+            "leading": running.leading.is_set(),
         },
     )
 
@@ -299,34 +321,65 @@ class _Server(uvicorn.Server):
         self._closing.set()
         super().handle_exit(sig, frame)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End when the parent says so. uvicorn would raise the signal once more after that."""
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        yield
+
+
+def _serve_loop(running: Running) -> None:
+    """The process of the service's loop."""
+    _revive(running.database)  # who else would, if it died together with the last one of us
+    with running.platform() as platform:
+        ratings = running.ratings(platform)
+
+        def prepare() -> None:
+            running.data.write_status(running.status)
+            ratings.prepare()
+
+        service = Service(
+            platform,
+            prepare,
+            lambda: _revive(running.database),
+            data_dir=running.identity,
+            leading=running.leading,
+        )
+        signal.signal(signal.SIGTERM, lambda *_: service.stop())
+        service.run()
+
+
+def _serve_api(running: Running) -> None:
+    """The process of the API. It answers without a database too: that it has none."""
+    closing = threading.Event()
+    with running.platform(wait=False) as platform:
+        app = create_app(platform, _hooks(running, running.ratings(platform), closing))
+        # Threads that read the database hold the interpreter for moments between two waits: with
+        # the usual 5 ms each of those moments would wait for the event loop's turn to end.
+        sys.setswitchinterval(SWITCH_S)
+        config = uvicorn.Config(app, timeout_graceful_shutdown=3, **server_options())
+        _Server(config, closing).run(sockets=[running.listener])
+
 
 def serve(running: Running, report: Report) -> None:
-    """Run the service and the API until the process is told to stop, then close everything."""
-    thread = threading.Thread(target=running.service.run, name="service", daemon=True)
-    thread.start()
-    # Threads that read the database hold the interpreter for moments between two waits: with the
-    # usual 5 ms each of those moments would wait for the event loop's turn to end.
-    sys.setswitchinterval(SWITCH_S)
-    config = uvicorn.Config(running.app, timeout_graceful_shutdown=3, **server_options())
-    server = _Server(config, running.closing)
+    """Run the loop and the API until the process is told to stop, then close everything."""
+    running.listener.listen(BACKLOG)  # here, so that who comes while the API begins anew can wait
     entry = running.data.enter(running.status)
     report(f"dusuan answers at {running.address}")
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal that ended it once more, for whoever had it before: nobody.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: None)  # one that comes twice does not cut the end short
+    roles = {"loop": partial(_serve_loop, running), "api": partial(_serve_api, running)}
     try:
-        server.run(sockets=[running.listener])
+        Family(roles, lambda role: running.leading.clear() if role == "loop" else None).run()
     finally:
-        running.service.stop()
-        thread.join(timeout=10.0)
-        running.platform.store.close()
+        running.listener.close()
         _leave(running)
         os.close(entry)
 
 
 def _leave(running: Running) -> None:
     """The last service of a data directory stops its database; one that stays behind needs it."""
-    running.data.withdraw_status(os.getpid())
+    running.data.withdraw_status(running.pid)
     with running.data.leave(running.share) as last:
         if last and running.database is not None:
             running.database.stop()

@@ -76,7 +76,8 @@ class LocalEngine:
     for and does not work.
 
     All state is in the files below `root` and in the shepherds' locks: an engine made anew on
-    the same root goes on where another left off, however that one ended.
+    the same root goes on where another left off, however that one ended. Until it adopts or starts
+    something it has neither a process nor a socket of its own.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class LocalEngine:
         """The attempts that are still running, by their locks. From here on the nudges are ours,
         until another engine on the same root adopts."""
         running = self._running()
+        self._nursery.begin()
         with self._guard:
             self._live = {name: self._devices_of(name) for name in running}
             self._hang_up()

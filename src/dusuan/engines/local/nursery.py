@@ -18,32 +18,37 @@ _ANSWER_BYTES = 4096
 class Nursery:
     """Starts shepherds in a millisecond, where a new interpreter takes twenty.
 
-    The process is there from the beginning, so that the first job need not wait for it either; one
-    that was killed is replaced at the next start.
+    `begin` starts the process, so that the first job need not wait for it either; one that was
+    killed is replaced at the next start.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._open()
+
+    def begin(self) -> None:
+        """Have the process there from now on."""
+        if self._process is None:
+            self._open()
 
     def start(self, folder: Path, lock: int, complaints: int) -> None:
         """Fork a shepherd for `folder`, which inherits both descriptors.
 
         Raises OSError when this host starts no process now: no fault of the job's.
         """
+        self.begin()
         try:
             answer = self._ask(folder, lock, complaints)
         except OSError:  # killed. Had it forked before that, the second shepherd gives way
             self.close()
-            self._open()
+            self.begin()
             answer = self._ask(folder, lock, complaints)
         if answer != b"started":
             raise ChildProcessError(f"no process can be started here: {answer.decode()}")
 
     def close(self) -> None:
         """End the nursery; the shepherds go on."""
-        self._socket.close()
         if self._process is not None:
+            self._socket.close()
             self._process.kill()  # it may be stopped, and would not see the end of its socket
             self._process.wait()
             self._process = None
