@@ -203,9 +203,11 @@ def peer() -> Iterator[Server]:
     listener.listen(1024)
     process = multiprocessing.get_context("fork").Process(target=serve_peer, args=(listener,))
     process.start()
-    yield Server(listener.getsockname()[1], process.pid or 0)
-    process.terminate()
-    process.join()
+    try:
+        yield Server(listener.getsockname()[1], process.pid or 0)
+    finally:
+        process.terminate()
+        process.join()
 
 
 # The platform

@@ -8,6 +8,7 @@ one to come to the point named removes the file, so that a fault strikes once, a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -188,12 +189,24 @@ def _is_keeper(pid: int) -> bool:
 
 
 def _services(data: Path) -> set[int]:
-    """Every process of every service."""
-    try:
-        leaders = {int(entry.name) for entry in (data / "services").iterdir()}
-    except OSError:
-        return set()
+    """Every process of every service that lives: the number of a dead one may be another's."""
+    entries = (data / "services").glob("[0-9]*")
+    leaders = {int(entry.name) for entry in entries if _is_locked(entry)}
     return {pid for pid in _pids() if _session(pid) in leaders}
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _session(pid: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import secrets
@@ -368,6 +369,8 @@ def serve(running: Running, report: Report) -> None:
     report(f"dusuan answers at {running.address}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # one that comes twice does not cut the end short
+    gc.collect()
+    gc.freeze()  # what was imported is never looked through again: that would hold up a request
     roles = {"loop": partial(_serve_loop, running), "api": partial(_serve_api, running)}
     try:
         Family(roles, lambda role: running.leading.clear() if role == "loop" else None).run()
