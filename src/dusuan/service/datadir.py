@@ -6,12 +6,14 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LAYOUT_VERSION = 1
+DYING_S_MAX = 5.0  # how long the processes of a service that was killed may take to be gone
 
 
 class DataDirProblem(Exception):
@@ -102,11 +104,23 @@ class DataDir:
             draft.replace(file)
         return file.read_text().strip()
 
-    def join(self, *, beside: bool) -> int:
+    def join(self, *, beside: bool, patience_s: float = 0.0) -> int:
         """A share of the directory for this process, for as long as the descriptor is open.
 
-        Raises `DataDirProblem` when another process has one, unless we may stand `beside` it.
+        Raises `DataDirProblem` when another process has one, unless we may stand `beside` it. Those
+        of a service that was killed take a moment to die: as long as nobody is on the list of who
+        serves here, we wait for `patience_s`.
         """
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            try:
+                return self._join(beside)
+            except DataDirProblem:
+                if time.monotonic() >= deadline_s or self.entries():
+                    raise
+            time.sleep(0.02)
+
+    def _join(self, beside: bool) -> int:
         with self._doorway():
             share = self._open_lock()
             if not beside and not _try(share, fcntl.LOCK_EX):
@@ -150,9 +164,9 @@ class DataDir:
             "--standby, to take over when it fails",
         )
 
-    def refuse_if_taken(self) -> None:
+    def refuse_if_taken(self, patience_s: float = 0.0) -> None:
         """Raise `DataDirProblem` when a process has a share of the directory now."""
-        os.close(self.join(beside=False))
+        os.close(self.join(beside=False, patience_s=patience_s))
 
     def is_taken(self) -> bool:
         """Whether a process has a share of the directory now."""

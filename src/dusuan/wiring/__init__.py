@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dusuan.cli import LauncherError, build
-from dusuan.service.datadir import DataDir, DataDirProblem
+from dusuan.service.datadir import DYING_S_MAX, DataDir, DataDirProblem
 
 START_TIMEOUT_S = 300.0  # the first start compiles the scheduling rules
 STOP_TIMEOUT_S = 30.0
@@ -60,7 +60,7 @@ class EmbeddedLauncher:
         try:
             folder.prepare()
             if not standby:
-                folder.refuse_if_taken()
+                folder.refuse_if_taken(DYING_S_MAX)
         except DataDirProblem as problem:
             raise LauncherError(problem.code, problem.text, problem.remedy) from problem
         return _spawn(folder, words, database, report)

@@ -35,7 +35,7 @@ from dusuan.core.scheduling.warm import is_warm, warm
 from dusuan.engines.local import LocalEngine
 from dusuan.engines.local.calibration import Uncalibrated
 from dusuan.facts.library import library
-from dusuan.service.datadir import DataDir, DataDirProblem
+from dusuan.service.datadir import DYING_S_MAX, DataDir, DataDirProblem
 from dusuan.service.leading import Leading
 from dusuan.service.loop import Service
 from dusuan.service.ratings import Ratings
@@ -145,7 +145,7 @@ def assemble(start: Start, report: Report) -> Running:
     """Put a platform together. Raises `LauncherError` for what a user can mend."""
     data = DataDir(start.data.absolute())
     data.prepare()
-    share = data.join(beside=start.standby)
+    share = data.join(beside=start.standby, patience_s=DYING_S_MAX)
     if not start.standby:
         data.status.unlink(missing_ok=True)  # of one that was killed: its pid may be another's
     listener = _listen(start.port)
@@ -329,8 +329,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _serve_loop(running: Running) -> None:
+def _serve_loop(running: Running, entry: int) -> None:
     """The process of the service's loop."""
+    os.close(entry)  # it says that the parent lives
     _revive(running.database)  # who else would, if it died together with the last one of us
     with running.platform() as platform:
         ratings = running.ratings(platform)
@@ -350,8 +351,9 @@ def _serve_loop(running: Running) -> None:
         service.run()
 
 
-def _serve_api(running: Running) -> None:
+def _serve_api(running: Running, entry: int) -> None:
     """The process of the API. It answers without a database too: that it has none."""
+    os.close(entry)  # it says that the parent lives
     closing = threading.Event()
     with running.platform(wait=False) as platform:
         app = create_app(platform, _hooks(running, running.ratings(platform), closing))
@@ -371,7 +373,10 @@ def serve(running: Running, report: Report) -> None:
         signal.signal(number, lambda *_: None)  # one that comes twice does not cut the end short
     gc.collect()
     gc.freeze()  # what was imported is never looked through again: that would hold up a request
-    roles = {"loop": partial(_serve_loop, running), "api": partial(_serve_api, running)}
+    roles = {
+        "loop": partial(_serve_loop, running, entry),
+        "api": partial(_serve_api, running, entry),
+    }
     try:
         Family(roles, lambda role: running.leading.clear() if role == "loop" else None).run()
     finally:
