@@ -146,6 +146,42 @@ def test_sessions_that_end_while_many_wait(store: Store) -> None:
     run(store, body)
 
 
+def test_a_session_that_has_ended_lets_others_have_its_socket(store: Store) -> None:
+    """The number of its socket is the next one's: whoever ends it again must not mean that one."""
+    org(store, "acme")
+
+    async def body(made: Reads) -> None:
+        await made.look(orgs())
+        (first,) = made._lines
+        first.give_up("for a test")
+        assert await made.look(orgs()) == ["acme"]
+        assert made._lines[0]._socket == first._socket
+        first.retire(opened_before_s=float("inf"))
+        first.give_up("once more")
+        assert await asyncio.wait_for(made.look(orgs()), 5.0) == ["acme"]
+
+    run(store, body)
+
+
+def test_who_cannot_connect_is_told_together(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that does not answer is tried twice by all who ask, and not by each in turn."""
+    tries = []
+
+    async def never(_: str) -> Any:
+        tries.append(1)
+        await asyncio.sleep(0.2)
+        raise psycopg.OperationalError("no answer")
+
+    monkeypatch.setattr(reads, "_line_to", never)
+
+    async def body(made: Reads) -> list[Any]:
+        asked = [made.look(orgs()) for _ in range(30)]
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    assert {type(each) for each in run(store, body)} == {psycopg.OperationalError}
+    assert len(tries) == 2
+
+
 def test_a_database_that_is_gone_is_said_so() -> None:
     async def main() -> None:
         made = Reads("postgresql://nobody@/none?host=/nowhere")

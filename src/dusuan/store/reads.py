@@ -38,7 +38,7 @@ class Reads:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lines: list[_Line] = []
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._closed = False
 
     async def look(self, look: Look[Out]) -> Out:
@@ -47,14 +47,20 @@ class Reads:
         When a session turns out to be broken, it and all that are as old are done with, and the
         statement is sent once more.
         """
-        began_s = asyncio.get_running_loop().time()
-        try:
-            rows = await self._ask(look)
-        except psycopg.OperationalError:
-            for line in self._lines:
-                line.retire(opened_before_s=began_s)
-            rows = await self._ask(look)
-        return look.answer(rows)
+        began_s, last = asyncio.get_running_loop().time(), False
+        while True:
+            try:
+                rows = await self._ask(look)
+            except _Skipped:  # another one has had its error for that, so there is an end to it
+                continue
+            except psycopg.OperationalError:
+                if last:
+                    raise
+                last = True
+                for line in self._lines:
+                    line.retire(opened_before_s=began_s)
+            else:
+                return look.answer(rows)
 
     def close(self) -> None:
         """End the sessions."""
@@ -63,29 +69,46 @@ class Reads:
             line.give_up("it is closed")
 
     async def _ask(self, look: Look[Any]) -> list[Any]:
-        self._lines = [line for line in self._lines if line.works]
-        if len(self._lines) < LINES and all(line.waiting for line in self._lines):
+        working = self._working()
+        if len(working) < LINES and all(line.waiting for line in working):
             await self._open()
-        line = min(self._lines, key=lambda each: each.waiting)
+        line = min(self._working(), key=lambda each: each.waiting, default=None)
+        if line is None:
+            raise psycopg.OperationalError(_BROKEN)
         return await line.ask(look)
 
+    def _working(self) -> list[_Line]:
+        self._lines = [line for line in self._lines if line.works]
+        return self._lines
+
     async def _open(self) -> None:
-        """One more session, by one of those who want it; with some already the others need not."""
-        if self._lines and self._opening.locked():
+        """One more session, for all who want it now; who can do without does not wait for it."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._begin())
+        elif self._lines:
             return
-        async with self._opening:
+        await asyncio.shield(self._opening)
+
+    async def _begin(self) -> None:
+        try:
             if self._closed:
                 raise psycopg.OperationalError("it is closed")
-            if all(line.waiting or not line.works for line in self._lines):
-                line = await _line_to(self._url)  # meanwhile the list may be another one
-                self._lines.append(line)
+            line = await _line_to(self._url)  # meanwhile the list may be another one
+            self._lines.append(line)
+        finally:
+            self._opening = None
+
+
+class _Skipped(psycopg.OperationalError):
+    """An error before it in its pipeline kept the statement from being run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A statement on its way, and where its result goes."""
+    """A statement on its way, and where its rows go."""
 
-    answer: asyncio.Future[pq.abc.PGresult]
+    look: Look[Any]
+    answer: asyncio.Future[list[Any]]
     asked_s: float
 
 
@@ -111,6 +134,7 @@ class _Line:
         self._unprepared: psycopg.Error | None = None
         self._sending = False
         self._opened_s = loop.time()
+        self._ended = False
         self.works = True
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
@@ -125,7 +149,7 @@ class _Line:
 
     async def ask(self, look: Look[Any]) -> list[Any]:
         """The rows of a statement. Raises the database's error."""
-        asked = _Asked(self._loop.create_future(), self._loop.time())
+        asked = _Asked(look, self._loop.create_future(), self._loop.time())
         try:
             self._add(look)
         except psycopg.Error as error:
@@ -135,7 +159,7 @@ class _Line:
         if not self._sending:
             self._sending = True
             self._loop.call_soon(self._send)
-        return self._rows(look, await asked.answer)
+        return await asked.answer
 
     def retire(self, opened_before_s: float) -> None:
         """Take no more statements, if it was opened before that; it ends with its last answer."""
@@ -147,6 +171,9 @@ class _Line:
     def give_up(self, why: str) -> None:
         """End the session; whoever waits gets an OperationalError."""
         self.works = False
+        if self._ended:
+            return  # its socket's number may be another's by now
+        self._ended = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._watcher.cancel()
@@ -176,7 +203,7 @@ class _Line:
         """A socket that does not take it all now is asked again."""
         if self._attempt(self._pg.flush):
             self._loop.add_writer(self._socket, self._flush)
-        else:
+        elif not self._ended:
             self._loop.remove_writer(self._socket)
 
     def _attempt(self, step: Callable[[], Any]) -> Any:
@@ -206,16 +233,26 @@ class _Line:
         done = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
         if result.status not in done:
             self.works = False  # what was prepared here may not fit any more
+        skipped = result.status == pq.ExecStatus.PIPELINE_ABORTED
         if asked is None:
-            self._unprepared = None if result.status in done else errors.error_from_result(result)
+            failed = not skipped and result.status not in done
+            self._unprepared = errors.error_from_result(result) if failed else None
         elif asked.answer.done():  # nobody waits any more
             return
-        elif result.status == pq.ExecStatus.PIPELINE_ABORTED:  # by an error before it
-            asked.answer.set_exception(self._unprepared or psycopg.OperationalError("skipped"))
+        elif skipped:
+            asked.answer.set_exception(self._unprepared or _Skipped("skipped"))
+            self._unprepared = None
         elif result.status not in done:
             asked.answer.set_exception(errors.error_from_result(result))
         else:
-            asked.answer.set_result(result)
+            self._answer(asked, result)
+
+    def _answer(self, asked: _Asked, result: pq.abc.PGresult) -> None:
+        """Make rows now: the driver needs the session for that, which may end the next moment."""
+        try:
+            asked.answer.set_result(self._rows(asked.look, result))
+        except Exception as error:
+            asked.answer.set_exception(error)
 
     def _rows(self, look: Look[Any], result: pq.abc.PGresult) -> list[Any]:
         loader = self._loaders.get(look.query)
