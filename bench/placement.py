@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from dusuan.core.scheduling import fairness
+from dusuan.core.scheduling.accounts import accounts_array
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim import openb, pack
 
@@ -127,7 +128,8 @@ def linear_program(
 
 def tree(organisations: int, count: int, draw: np.random.Generator) -> Any:
     """A pool, `organisations` in it, and `count` accounts in them, with weights."""
-    accounts = fairness.accounts_array(1 + organisations + count)
+    accounts = accounts_array(1 + organisations + count)
+    accounts["parent"][1 : 1 + organisations] = 0
     accounts["parent"][1 + organisations :] = 1 + np.arange(count) * organisations // count
     accounts["weight"] = draw.integers(1, 5, len(accounts))
     return accounts
@@ -148,8 +150,8 @@ def admission(repeats: int) -> None:
     def admit() -> float:
         shares, out = fairness.new_shares(accounts, (pool, 1, 1)), np.empty(JOBS, np.int64)
         began = time.perf_counter()
-        kernels.open_queues(shares, jobs)
-        count = kernels.admit(shares, jobs, pool, 1.0, out)
+        kernels.open_queues(shares.record, jobs)
+        count = kernels.admit(shares.record, jobs, pool, 1.0, out)
         wall_s = time.perf_counter() - began
         assert count == JOBS
         return JOBS / wall_s

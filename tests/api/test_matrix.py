@@ -81,7 +81,7 @@ TABLE: dict[str, Row] = {
     ),
     # What the pool guarantees is the operator's to give; who may read the account learns so.
     "POST /v1/accounts/quota": Row(
-        MAKES.replace("201", "200"), {"path": "acme/main", "quota": 1, "borrow": 1}
+        MAKES.replace("201", "200"), {"path": "acme/main", "quota": 1, "borrow": 1, "lend": 1}
     ),
     "POST /v1/members": Row(MANAGE, {"name": "m{n}", "account": "acme/main", "role": "member"}),
     "POST /v1/keys": Row(MANAGE, {"org": "acme", "member": "other"}),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.app.conftest import Desk
+from tests.app.conftest import OPERATOR, Desk
 
 from dusuan.app import jobs, remedies, tenants
+from dusuan.app.access import Need, account_for
 from dusuan.sim.engine import Behaviour
+from dusuan.store.rows import ShareRow
 
 LONG = Behaviour(run_ms=600_000, stop_code=0)
 
@@ -105,3 +107,65 @@ def test_a_job_that_cannot_pay_is_told_that_money_alone_would_start_it(desk: Des
     told = desk.call(remedies.why, poor)
     assert [each["change"] for each in told["remedies"]] == ["balance"]
     assert told["expected_start_at"] is None
+
+
+def test_what_an_account_does_not_lend_stays_idle_and_why_says_so(desk: Desk) -> None:
+    desk.account()
+    for name in ("vision", "speech"):
+        desk.account(f"acme/{name}", gflop=10_000_000)
+    told = desk.ask(tenants.set_quota, "acme/vision", quota=2, borrow=0, lend=1, weight=1.0)
+    assert told["lend"] == 1
+    first = desk.submit("acme/speech", LONG, resources={"accelerators": "cpu:1"})
+    desk.run(1)
+    second = desk.submit("acme/speech", LONG, resources={"accelerators": "cpu:1"})
+    desk.step()
+    assert (desk.state(first), desk.state(second)) == ("running", "queued")
+    waiting = desk.show(second)["waiting"]
+    assert (waiting["code"], waiting["data"]["limit"]) == ("quota", "lend")
+    told = desk.call(remedies.why, second)
+    assert [each["change"] for each in told["remedies"]] == ["lend"]
+    desk.ask(tenants.set_quota, "acme/vision", quota=2, borrow=0, lend=None, weight=1.0)
+    desk.run(1)
+    assert desk.state(second) == "running"
+    desk.assert_clean()
+
+
+def test_an_organisations_quota_covers_its_departments_and_names_the_limit(desk: Desk) -> None:
+    for name in ("acme", "other"):
+        desk.account(name, gflop=10_000_000)
+    desk.account("acme/vision", gflop=10_000_000)
+    desk.ask(tenants.set_quota, "acme", quota=1, borrow=0, weight=1.0)
+    saving = {"checkpoint": {"signal": "SIGUSR1", "grace": "1s"}}
+    guest = desk.submit("other", LONG, resources={"accelerators": "cpu:2"}, **saving)
+    desk.run(61)
+    own = desk.submit("acme/vision", LONG, resources={"accelerators": "cpu:1"})
+    desk.run(3)
+    assert desk.state(own) == "running", "its organisation takes back what it is guaranteed"
+    assert desk.show(guest)["stop_reason"] == "preempted"
+    more = desk.submit("acme/vision", LONG, resources={"accelerators": "cpu:1"})
+    desk.step()
+    waiting = desk.show(more)["waiting"]
+    assert waiting["code"] == "quota"
+    assert waiting["data"] | {"needs": 1} == {
+        "needs": 1, "limit": "quota", "account": "acme", "quota": 1, "borrow": 0, "used": 1,
+    }  # fmt: skip
+    told = desk.call(remedies.why, more)
+    assert [(each["change"], each["value"]) for each in told["remedies"]] == [
+        ("borrow", "1 on acme")
+    ]
+    desk.assert_clean()
+
+
+def test_use_is_counted_in_what_was_held(desk: Desk) -> None:
+    desk.account(gflop=10_000_000)
+    desk.submit("acme", Behaviour(run_ms=3_000), resources={"accelerators": "cpu:2"})
+    desk.run(8)
+    with desk.platform.store.transaction() as tx:
+        (row,) = tx.all(ShareRow, "shares_of", accounts=[_id_of(desk, "acme")])
+    assert row.usage_gflop == 2 * 3 * 100  # devices, seconds, GFLOPS of each
+    desk.assert_clean()
+
+
+def _id_of(desk: Desk, path: str) -> str:
+    with desk.platform.store.transaction() as tx:
+        return account_for(tx, OPERATOR, path, Need.READ).id

@@ -46,7 +46,8 @@ shares = st.builds(
     weight=st.floats(0.001, 1e6),
     quota=st.none() | st.integers(0, 9),
     borrow=st.none() | st.integers(0, 9),
-    usage_ms=st.floats(0, 1e18),
+    lend=st.none() | st.integers(0, 9),
+    usage_gflop=st.floats(0, 1e18),
     usage_at_ms=whole,
 )
 running = st.builds(RunningJob, job_id=names, devices=st.lists(names).map(tuple), since_ms=whole)

@@ -132,7 +132,7 @@ def test_an_account_takes_back_what_it_is_guaranteed_and_borrows_no_more_than_it
 
 
 def test_departments_take_turns_by_what_they_have_used() -> None:
-    shares = (Share("idle", usage_ms=0.0), Share("busy", usage_ms=9e9))
+    shares = (Share("idle", usage_gflop=0.0), Share("busy", usage_gflop=9e9))
     cluster = Cluster(pool("a:cpu:x:1").devices, (), shares)
     queue = [
         replace(job("first", 1, 1, priority=9), owner="busy"),

@@ -7,7 +7,15 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dusuan.core.scheduling.model import Cluster, DeviceSlot, QueuedJob, Request, RunningJob
+from dusuan.core.scheduling.model import (
+    Cluster,
+    DeviceSlot,
+    QueuedJob,
+    Request,
+    RunningJob,
+    Share,
+    WaitCode,
+)
 from dusuan.core.scheduling.policy import POLICIES
 from dusuan.core.scheduling.round import schedule
 from dusuan.core.scheduling.whatif import Remedy, expected_start_ms, remedies
@@ -73,33 +81,96 @@ def _changed(mine: QueuedJob, remedy: Remedy) -> QueuedJob:
         return replace(mine, request=replace(mine.request, model=value))
     if remedy.change == "tier":
         return replace(mine, tier=value)
+    if remedy.change in ("borrow", "lend"):
+        return mine
     assert remedy.change == "wall_time"  # nothing here waits for money
     return replace(mine, limit_ms=value, expected_ms=value)
+
+
+def _allowed(cluster: Cluster, remedy: Remedy) -> Cluster:
+    """The cluster with the limits that a remedy names, such as "2 on acme, 1 on acme/vision"."""
+    raised = {}
+    if remedy.change == "lend":
+        return replace(cluster, shares=tuple(replace(s, lend=None) for s in cluster.shares))
+    if remedy.change == "borrow":
+        raised = {name: int(n) for n, name in (e.split(" on ") for e in remedy.value.split(", "))}
+    shares = (replace(s, borrow=raised.get(s.account, s.borrow)) for s in cluster.shares)
+    return replace(cluster, shares=tuple(shares))
+
+
+def test_whose_limit_it_is_and_what_it_would_have_to_be() -> None:
+    """A department, its organisation, and what others keep to themselves: one after the other."""
+    runs = RunningJob("r", ("x8/0", "x8/1"), 0, owner="vision")
+    other = Share("other", quota=4, lend=1)
+    for org, department, limit, account, change in (
+        (0, None, "quota", "acme", "2 on acme"),
+        (None, 1, "borrow", "vision", "2 on vision"),
+        (1, 1, "borrow", "vision", "2 on vision, 2 on acme"),
+        (3, 3, "lend", None, "others"),
+    ):
+        shares = (Share("acme", quota=2, borrow=org), Share("vision", "acme", 1.0, 2, department))
+        spare = () if limit == "lend" else (replace(other, quota=None),)
+        taken = RunningJob("o", tuple(f"x8/{i}" for i in range(2, 4)), 0, owner="free")
+        running = (runs, taken) if limit == "lend" else (runs,)
+        cluster = replace(held(pool("x8"), *running), shares=(*shares, *(spare or (other,))))
+        waiting = job("j", 2, owner="vision")
+        wait = schedule(cluster, [waiting], CENTRE, 120_000).waits["j"]
+        assert (wait.code, wait.data["limit"]) == (WaitCode.QUOTA, limit)
+        assert wait.data.get("account") == account
+        found = remedies(cluster, [waiting], "j", CENTRE, 120_000)
+        assert [each.value for each in found if each.change in ("borrow", "lend")] == [change]
+
+
+def test_what_is_kept_for_a_job_before_it() -> None:
+    runs = RunningJob("r", ("x8/0", "x8/1"), 0, expected_ms=600_000, owner="a")
+    cluster = replace(held(pool("x8"), runs), shares=(Share("a", quota=4, borrow=0),))
+    queue = [job("large", 3, 1, owner="a"), job("small", 1, 2, owner="a")]
+    waits = schedule(cluster, queue, CENTRE, 120_000).waits
+    assert waits["large"].data["limit"] == "quota"
+    assert waits["small"].data["limit"] == "turn"
+    brief = replace(queue[1], limit_ms=480_000, expected_ms=480_000)
+    assert schedule(cluster, [queue[0], brief], CENTRE, 120_000).starts
+
+
+LIMIT = st.sampled_from([None, None, 0, 1, 2])
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 90)), max_size=5),
     st.lists(st.tuples(st.integers(1, 4), st.sampled_from("xy")), min_size=1, max_size=6),
+    st.lists(st.tuples(LIMIT, LIMIT, LIMIT), min_size=3, max_size=3),
 )
 def test_every_remedy_starts_the_job(
-    busy: list[tuple[int, int]], asked: list[tuple[int, str]]
+    busy: list[tuple[int, int]],
+    asked: list[tuple[int, str]],
+    limits: list[tuple[int | None, int | None, int | None]],
 ) -> None:
     devices, at, running = pool("x4", "y3"), 0, []
     for i, (count, minutes) in enumerate(busy):
         taken = tuple(d.device for d in devices[at : at + count])
         at += count
         if taken:
-            tier = ("spot", "standard")[i % 2]
+            tier, owner = ("spot", "standard")[i % 2], "abc"[i % 3]
             running.append(
-                RunningJob(f"r{i}", taken, 0, minutes * 60_000, tier=tier, preemptible=i % 2 == 0)
-            )
-    cluster = held(devices, *running)
-    queue = [job(f"j{i}", count, i + 1, model) for i, (count, model) in enumerate(asked)]
+                RunningJob(
+                    f"r{i}", taken, 0, minutes * 60_000, tier=tier, owner=owner,
+                    preemptible=i % 2 == 0,
+                )
+            )  # fmt: skip
+    shares = [
+        Share(name, above, 1.0, *each)
+        for (name, above), each in zip((("a", None), ("b", "a"), ("c", None)), limits, strict=True)
+    ]
+    cluster = replace(held(devices, *running), shares=tuple(shares))
+    queue = [
+        job(f"j{i}", count, i + 1, model, owner="abc"[i % 3])
+        for i, (count, model) in enumerate(asked)
+    ]
     plan = schedule(cluster, queue, CENTRE, 120_000)
     for name in set(plan.waits) - {claim.job_id for claim in plan.claims}:
         mine = next(each for each in queue if each.job_id == name)
         for remedy in remedies(cluster, queue, name, CENTRE, 120_000):
             tried = [_changed(each, remedy) if each is mine else each for each in queue]
-            again = schedule(cluster, tried, CENTRE, 120_000)
+            again = schedule(_allowed(cluster, remedy), tried, CENTRE, 120_000)
             assert name in {start.job_id for start in (*again.starts, *again.claims)}

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dusuan.core.scheduling import accounts as tree
 from dusuan.core.scheduling import fairness
+from dusuan.core.scheduling.accounts import accounts_array
+from dusuan.core.scheduling.kernels import accounts as ledger
 from dusuan.core.scheduling.kernels import fairness as kernels
 
 POOL = 20_000
@@ -24,7 +27,7 @@ def trees(draw: st.DrawFn) -> Any:
     rows += [0] * organisations
     for parent in range(1, organisations + 1):
         rows += [parent] * draw(st.integers(0, 3))
-    found = fairness.accounts_array(len(rows))
+    found = accounts_array(len(rows))
     found["parent"] = rows
     limit = st.sampled_from([-1, 0, 1_000, 4_000])
     for a in range(1, len(rows)):
@@ -100,8 +103,8 @@ def queue(accounts: Any, drawn: Any) -> Any:
 
 def admit(shares: Any, jobs: Any, free: int = POOL) -> list[int]:
     admitted = np.empty(max(len(jobs), 1), np.int64)
-    kernels.open_queues(shares, jobs)
-    return [int(j) for j in admitted[: kernels.admit(shares, jobs, free, 1.0, admitted)]]
+    kernels.open_queues(shares.record, jobs)
+    return [int(j) for j in admitted[: kernels.admit(shares.record, jobs, free, 1.0, admitted)]]
 
 
 @settings(max_examples=150, deadline=None)
@@ -123,12 +126,22 @@ def test_quotas_and_limits_hold_and_the_books_close(accounts: Any, drawn: Any, d
         waits = np.flatnonzero((jobs["account"] == a) & ~np.isin(np.arange(len(jobs)), held))
         if len(waits):
             head, idle = int(jobs[waits[0]]["milli"]), POOL - books.used[0]
-            assert head > idle or head > kernels.available(shares, a), "work conserving"
+            assert head > idle or head > ledger.available(shares.record, a), "work conserving"
     dice.shuffle(held)
     for j in held:
-        kernels.refund(shares, int(jobs[j]["account"]), int(jobs[j]["milli"]))
+        ledger.give(shares.record, int(jobs[j]["account"]), int(jobs[j]["milli"]))
     for name in ("used_milli", "own_used_milli"):
         assert not shares.accounts[name].any()
+
+
+def reclaim(
+    shares: Any, whose: Any, milli: Any, a: int, wanted: int, idle: int
+) -> tuple[bool, Any]:
+    """Whether `a` gets back what it is guaranteed, and which jobs stop, the first ones first."""
+    held = np.array(whose, np.int64), np.array(milli, np.int64)
+    order, chosen = np.arange(len(whose)), np.zeros(len(whose), np.int64)
+    done = ledger.reclaim(shares.record, *held, order, a, wanted, idle, chosen)
+    return done, chosen > 0
 
 
 @settings(max_examples=150, deadline=None)
@@ -145,12 +158,10 @@ def test_what_is_guaranteed_is_reclaimed(
     admitted = admit(shares, jobs)
     for j in admitted:
         books.move(int(jobs[j]["account"]), int(jobs[j]["milli"]))
-    held = np.zeros(len(admitted), fairness.HELD)
-    held["account"], held["milli"] = jobs["account"][admitted], jobs["milli"][admitted]
-    chosen = np.zeros(len(held), np.bool_)
+    held = jobs[admitted]
     used, idle = books.used[a], POOL - books.used[0]
     before = shares.accounts["used_milli"].copy()
-    done = kernels.reclaim(shares, held, np.arange(len(held)), a, wanted, idle, chosen)
+    done, chosen = reclaim(shares, held["account"], held["milli"], a, wanted, idle)
     promised = used + wanted <= books.quota(a) or books.own[a] + wanted <= books.own_quota(a)
     if promised and books.quota(0) == POOL:  # and the pool is not promised twice
         assert done
@@ -159,7 +170,7 @@ def test_what_is_guaranteed_is_reclaimed(
     freed = int(held["milli"][chosen].sum())
     if done:
         assert idle + freed >= wanted
-        assert kernels.available(shares, a) >= wanted
+        assert ledger.available(shares.record, a) >= wanted
         for h in np.flatnonzero(chosen):
             assert books.borrows(int(held[h]["account"]), a), "only borrowers are stopped"
         for h in np.flatnonzero(chosen):
@@ -169,21 +180,18 @@ def test_what_is_guaranteed_is_reclaimed(
 
 
 def test_nobody_stops_a_job_of_its_own_for_another() -> None:
-    accounts = fairness.accounts_array(4)
+    accounts = accounts_array(4)
     accounts["parent"], accounts["quota_milli"] = [-1, 0, 0, 1], [-1, 8_000, -1, 3_000]
     shares = fairness.new_shares(accounts, (POOL, 1, 1))
-    held = np.zeros(2, fairness.HELD)
-    held["account"], held["milli"] = [1, 2], [6_000, 14_000]
-    for who, milli in held.tolist():
-        kernels.hold(shares, who, milli)
-    chosen = np.zeros(2, np.bool_)
-    assert kernels.reclaim(shares, held, np.arange(2), 1, 2_000, 0, chosen)
-    assert chosen.tolist() == [False, True]
+    for who, milli in ((1, 6_000), (2, 14_000)):
+        ledger.hold(shares.record, who, milli)
+    done, chosen = reclaim(shares, [1, 2], [6_000, 14_000], 1, 2_000, 0)
+    assert (done, chosen.tolist()) == (True, [False, True])
 
 
 def test_own_jobs_and_children_take_back_from_each_other() -> None:
     """An account's own jobs are guaranteed what its children are not, and no more."""
-    accounts = fairness.accounts_array(4)
+    accounts = accounts_array(4)
     accounts["parent"], accounts["quota_milli"] = [-1, 0, 1, 1], [-1, 8_000, 3_000, -1]
     for who, used_by, wanted, done in [
         (2, 0, 3_000, True),  # of what the pool's own jobs hold
@@ -194,12 +202,10 @@ def test_own_jobs_and_children_take_back_from_each_other() -> None:
         (1, 1, 1_000, False),  # nothing is gained by stopping one's own
     ]:
         shares = fairness.new_shares(accounts, (POOL, 1, 1))
-        held = np.zeros(POOL // 500, fairness.HELD)
-        held["account"], held["milli"] = used_by, 500
-        for _ in held:
-            kernels.hold(shares, used_by, 500)
-        chosen = np.zeros(len(held), np.bool_)
-        found = kernels.reclaim(shares, held, np.arange(len(held)), who, wanted, 0, chosen)
+        jobs = POOL // 500
+        for _ in range(jobs):
+            ledger.hold(shares.record, used_by, 500)
+        found, chosen = reclaim(shares, [used_by] * jobs, [500] * jobs, who, wanted, 0)
         assert found == done, (who, used_by)
         assert chosen.sum() * 500 == (wanted if done else 0)
 
@@ -209,14 +215,14 @@ def test_own_jobs_and_children_take_back_from_each_other() -> None:
 def test_nobody_starves_beyond_the_bound(weights: list[float], seed: int) -> None:
     """From the log: while i waits, j gets at most weight_j (share_i - share_j) + one request."""
     draw = np.random.default_rng(seed)
-    accounts = fairness.accounts_array(len(weights) + 1)
+    accounts = accounts_array(len(weights) + 1)
     accounts["parent"][1:], accounts["weight"][1:] = 0, weights
     jobs = np.zeros(400, fairness.QUEUED)
     jobs["account"] = np.sort(draw.integers(1, len(accounts), len(jobs)))
     jobs["milli"] = draw.choice([100, 500, 2_000], len(jobs))
     shares = fairness.new_shares(accounts, (10**9, 1, 1))
     shares.use[1:, 0] = draw.integers(0, 30_000, len(weights))  # history
-    kernels.set_shares(shares)
+    kernels.set_shares(shares.record)
     share = {a: shares.use[a, 0] / weights[a - 1] for a in range(1, len(accounts))}
     queues = {a: np.flatnonzero(jobs["account"] == a).tolist() for a in share}
     since = {a: dict(share) for a in share}  # shares when a's present turn began to be waited for
@@ -234,20 +240,20 @@ def test_nobody_starves_beyond_the_bound(weights: list[float], seed: int) -> Non
     assert not any(queues.values())
 
 
-def fair_order_of(accounts: Any, share: Any, a: int = 0) -> list[int]:
-    children = sorted(np.flatnonzero(accounts["parent"] == a), key=lambda b: (share[b], b))
-    return [a] + [each for b in children for each in fair_order_of(accounts, share, int(b))]
-
-
 @settings(max_examples=80, deadline=None)
 @given(trees(), st.data())
 def test_the_fair_order_is_the_fair_tree(accounts: Any, data: st.DataObject) -> None:
+    """By the shares on the way down from the pool; where those are equal, accounts are equal."""
     shares = fairness.new_shares(accounts, (POOL, 2 * POOL, 3 * POOL))
     for a in range(len(accounts)):
-        shares.use[a] = [data.draw(st.integers(0, 8)) * 100.0 for _ in range(3)]
+        shares.use[a] = [data.draw(st.integers(0, 3)) * 100.0 for _ in range(3)]
     rank = fairness.fair_order(shares)
     dominant = (shares.use / np.array([POOL, 2 * POOL, 3 * POOL])).max(axis=1) / accounts["weight"]
-    assert np.argsort(rank).tolist() == fair_order_of(accounts, dominant)
+    books = Books(accounts)
+    ways = [tuple(dominant[b] for b in books.above(a)[-2::-1]) for a in range(len(accounts))]
+    padded = [way + (0.0,) * (3 - len(way)) for way in ways]
+    places = {way: place for place, way in enumerate(sorted(set(padded)))}
+    assert rank.tolist() == [places[way] for way in padded]
 
 
 def max_min(total: float, asked: dict[int, float], weight: Any) -> dict[int, float]:
@@ -283,13 +289,13 @@ def test_what_is_owed_is_weighted_max_min(accounts: Any, data: st.DataObject) ->
 
 
 def test_new_use_weighs_more_is_old_use_fades() -> None:
-    accounts = fairness.accounts_array(3)
+    accounts = accounts_array(3)
     accounts["parent"][1:] = 0
     shares = fairness.new_shares(accounts, (POOL, 1, 1))
     job = np.zeros(1, fairness.QUEUED)
     job["milli"] = 1_000
-    kernels.charge(shares, 1, job[0], fairness.weight_of_use(0, 3_600_000))
-    kernels.charge(shares, 2, job[0], fairness.weight_of_use(3_600_000, 3_600_000))
+    kernels.charge(shares.record, 1, job[0], fairness.weight_of_use(0, 3_600_000))
+    kernels.charge(shares.record, 2, job[0], fairness.weight_of_use(3_600_000, 3_600_000))
     assert shares.use[2, 0] == 2 * shares.use[1, 0], "an hour old use is worth half"
     fairness.rebase(shares, 2.0)
     assert shares.use[:, 0].tolist() == [1_500, 500, 1_000]
@@ -297,15 +303,15 @@ def test_new_use_weighs_more_is_old_use_fades() -> None:
 
 
 def test_trees_that_cannot_be_used() -> None:
-    assert isinstance(fairness.ordered(np.array([-1, 2, 1])), fairness.AccountProblem)
-    assert isinstance(fairness.ordered(np.array([-1, -1])), fairness.AccountProblem)
-    order = fairness.ordered(np.array([3, 3, 0, -1, 1]))
+    assert isinstance(tree.ordered(np.array([-1, 2, 1])), tree.AccountProblem)
+    assert isinstance(tree.ordered(np.array([-1, -1])), tree.AccountProblem)
+    order = tree.ordered(np.array([3, 3, 0, -1, 1]))
     assert isinstance(order, np.ndarray) and order.tolist() == [3, 0, 1, 2, 4]
-    accounts = fairness.accounts_array(2)
+    accounts = accounts_array(2)
     accounts["parent"] = -1
     with pytest.raises(ValueError, match="level by level"):
         fairness.new_shares(accounts, (1, 1, 1))
     accounts["parent"][1], accounts["weight"][1] = 0, 0.0
     with pytest.raises(ValueError, match="not above 0"):
         fairness.new_shares(accounts, (1, 1, 1))
-    assert fairness.problem_of(accounts[:0]) is not None
+    assert tree.problem_of(accounts[:0]) is not None

@@ -11,6 +11,7 @@ import pytest
 from tests.sim.test_traces import HOUR_MS, cluster, crowd, made, policy, shares
 
 from dusuan.core.scheduling import fairness
+from dusuan.core.scheduling.accounts import accounts_array
 from dusuan.core.scheduling.arrays import jobs_array
 from dusuan.sim.faults import (
     FAULT,
@@ -154,7 +155,7 @@ class Second:
         self.parts: dict[int, list[Any]] = defaultdict(list)
         self.since: dict[int, int] = {}
         self.waiting: set[int] = set()
-        accounts = len(state.accounts)
+        accounts, self.account = len(state.places), outcome.trace.jobs["account"]
         self.owed, self.got = np.zeros(accounts + 1), np.zeros(accounts)
         self.fragment = self.held = 0.0
         self.now = 0
@@ -175,7 +176,7 @@ class Second:
         for j, parts in self.parts.items():
             milli = sum(len(devices) * share for _, devices, share in parts)
             self.held += ms * milli
-            self.got[self.jobs["account"][j]] += ms * milli
+            self.got[self.account[j]] += ms * milli
 
     def idle(self, n: int) -> list[int]:
         if self.downs[n]:
@@ -197,10 +198,10 @@ class Second:
     def owed_now(self) -> Any:
         demand = np.zeros(len(self.got) + 1)
         for j in self.waiting:
-            demand[self.jobs["account"][j] + 1] += self.jobs["devices"][j] * self.jobs["milli"][j]
+            demand[self.account[j] + 1] += self.jobs["devices"][j] * self.jobs["milli"][j]
         for j, parts in self.parts.items():
-            demand[self.jobs["account"][j] + 1] += sum(len(d) * m for _, d, m in parts)
-        accounts = fairness.accounts_array(len(demand))
+            demand[self.account[j] + 1] += sum(len(d) * m for _, d, m in parts)
+        accounts = accounts_array(len(demand))
         accounts["parent"][1:] = 0
         up = sum(
             (n, d) not in self.broken

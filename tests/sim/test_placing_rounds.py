@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sim.test_pack import cluster, frozen
 
-from dusuan.core.scheduling import arrays, decide, packing, policy, state
+from dusuan.core.scheduling import accounts, arrays, decide, packing, policy, state
 from dusuan.sim import openb
 from dusuan.sim.run import Settings, simulate
 from dusuan.sim.trace import Site, Trace
 
 MINUTE_MS = 60_000
+NOBODY = accounts.accounts_array(1)
 pytestmark = pytest.mark.timeout(600)  # the first round compiles the rules
 
 NODES = st.lists(
@@ -129,7 +130,7 @@ def test_rounds_with_the_index_decide_as_those_that_look_at_all_nodes(
             patch.setattr(state, "TREES_BYTES", room)  # for one tree, or for all
             pool = nodes_of(nodes)
             pool["closes_ms"][0] = 5 * MINUTE_MS if leases else arrays.FOREVER_MS
-            made = state.new_state(pool, np.array(ratings), jobs_of(jobs), arrays.accounts_array(1))
+            made = state.new_state(pool, np.array(ratings), jobs_of(jobs), NOBODY)
         assert len(made.trees) == 1 or room > 1
         made.values["indexed"] = indexed
         found.append(list(steps_of(made, rules, steps)))
@@ -144,7 +145,7 @@ def test_a_round_chooses_what_the_placement_engine_chooses(
     asked = [row if row[4] < 2 else (*row[:3], 1000, row[4]) for row in asked if row[4] <= 4]
     jobs = jobs_of([(row, 1, arrays.ANYWHERE, 1, False) for row in asked])
     pool = nodes_of(nodes)
-    made = state.new_state(pool, np.zeros(3, np.int64), jobs, arrays.accounts_array(1))
+    made = state.new_state(pool, np.zeros(3, np.int64), jobs, NOBODY)
     kinds, popularity = state.kinds_of(jobs)
     hosts = packing.Hosts(pool["type"], pool["gpus"], pool["cpu_milli"], pool["memory_mib"])
     engine = packing.new_packing(hosts, kinds, popularity, placement)
@@ -200,7 +201,7 @@ def test_a_simulated_cluster_of_shares_fragments_less_by_worth_than_by_best_fit(
 def test_whole_devices_without_cpu_fill_the_fullest_node_that_holds_them() -> None:
     jobs = jobs_of([((0, 0, arrays.ANY_TYPE, 1000, n), 1, 0, 1, False) for n in (2, 3, 1, 1)])
     pool = nodes_of([(0, gpus, 0, 0, 0) for gpus in (4, 4, 2)])
-    made = state.new_state(pool, np.zeros(1, np.int64), jobs, arrays.accounts_array(1))
+    made = state.new_state(pool, np.zeros(1, np.int64), jobs, NOBODY)
     made.jobs["state"] = arrays.WAITING
     rules = policy.rules(policy.PolicyParts("mine", placement="dusuan"))
     decide.fill_queue(made, rules, 0)

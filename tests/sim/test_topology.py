@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dusuan.core.scheduling import arrays, decide, policy
+from dusuan.core.scheduling import accounts, arrays, decide, policy
 from dusuan.core.scheduling import state as state_of
 
 HOUR_MS = 3_600_000
@@ -28,7 +28,7 @@ def round_of(jobs: list[tuple[int, int]], leaf: list[int], name: str = "easy") -
         asked["devices"][i], asked["topology"][i], asked["submit_ms"][i] = devices, topology, i
     for field in ("run_ms", "estimate_ms", "predicted_ms"):
         asked[field] = HOUR_MS
-    state = state_of.new_state(nodes, np.array([312_000]), asked, arrays.accounts_array(1))
+    state = state_of.new_state(nodes, np.array([312_000]), asked, accounts.accounts_array(1))
     state.jobs["state"] = arrays.WAITING
     found = policy.named(name)
     assert isinstance(found, policy.PolicyParts)

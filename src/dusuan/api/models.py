@@ -70,6 +70,7 @@ class Quota(Body):
     path: Text
     quota: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     borrow: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    lend: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
 
 

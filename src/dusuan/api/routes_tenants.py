@@ -65,12 +65,18 @@ def set_budget(call: Calling, body: models.Budget, key: IdempotencyKey = None) -
 
 @router.post("/accounts/quota", response_model=models.Made, response_model_exclude_unset=True)
 def set_quota(call: Calling, body: models.Quota, key: IdempotencyKey = None) -> Answer:
-    """Guarantee an account a part of the pool, say how much it may borrow, and its fair weight."""
+    """Guarantee an account a part of the pool; what it may borrow, what it lends, its weight."""
     return call.once(
         key,
         body,
         lambda tx: tenants.set_quota(
-            tx, call.actor, body.path, quota=body.quota, borrow=body.borrow, weight=body.weight
+            tx,
+            call.actor,
+            body.path,
+            quota=body.quota,
+            borrow=body.borrow,
+            lend=body.lend,
+            weight=body.weight,
         ),
     )
 

@@ -153,8 +153,10 @@ def _share(row: ShareRow) -> Share:
         row.weight,
         row.quota_devices,
         row.borrow_devices,
-        row.usage_ms,
+        row.lend_devices,
+        row.usage_gflop,
         0 if row.usage_at is None else ledger.unix_ms(row.usage_at),
+        row.path,
     )
 
 

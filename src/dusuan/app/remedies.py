@@ -46,6 +46,8 @@ def _told(tx: Tx, remedy: Remedy) -> dict[str, Any]:
         "device": f"on {value} it would start now",
         "tier": f"on the tier {value} ({_price(tx, value)}) it would start now",
         "wall_time": f"with a wall time of {remedy.value} ms or less it would start now",
+        "borrow": f"if the operator let accounts borrow more ({value}) it would start now",
+        "lend": "if others lent what they are guaranteed and do not use it would start now",
     }
     stops = f", for which {remedy.stops} preemptible jobs would be stopped" if remedy.stops else ""
     return {

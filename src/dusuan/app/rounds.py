@@ -212,7 +212,9 @@ def _close(platform: Platform, tx: Tx, claims: Mapping[str, Claim], now: datetim
     tx.run(
         "accounts_used",
         accounts=[job.account_id for job in locked],
-        ms=[claims[job.id].held_ms for job in locked],
+        gflop=[
+            claims[job.id].held_ms * attempts[job.id][-1].rating_gflops // 1_000 for job in locked
+        ],
         half_life_s=platform.policy.half_life_s,
         now=now,
     )

@@ -135,19 +135,21 @@ def set_quota(
     *,
     quota: int | None,
     borrow: int | None,
+    lend: int | None = None,
     weight: float,
 ) -> dict[str, Any]:
     """What an account and all below it may use of the pool, in whole devices. Operators only.
 
     `quota` is guaranteed: others that borrow give it back when it is asked for. `borrow`: how much
-    more it may use of what is idle. None: no limit, and no guarantee. `weight`: its part of what is
-    shared out among its siblings.
+    more it may use of what is idle; `lend`: how much of its quota others may use while it is. None:
+    no limit, and no guarantee. `weight`: its part of what is shared out among its siblings.
     """
     operator_only(actor)
     account = account_for(tx, actor, path, Need.READ)
-    tx.run("share_set", account_id=account.id, weight=weight, quota=quota, borrow=borrow)
+    share = {"quota": quota, "borrow": borrow, "lend": lend, "weight": weight}
+    tx.run("share_set", account_id=account.id, **share)
     tx.wake()
-    return {"id": account.id, "path": path, "quota": quota, "borrow": borrow, "weight": weight}
+    return {"id": account.id, "path": path, **share}
 
 
 def set_budget(tx: Tx, actor: Actor, path: str, budget_gflop: int | None) -> dict[str, Any]:

@@ -114,10 +114,13 @@ def account_quota(
     ctx: typer.Context,
     path: str,
     devices: Annotated[
-        int | None, typer.Option(min=0, help="Guaranteed devices; without it there is no limit.")
+        int | None, typer.Option(min=0, help="Devices that are guaranteed to it and all below.")
     ] = None,
     borrow: Annotated[
         int | None, typer.Option(min=0, help="How many more it may use of what is idle.")
+    ] = None,
+    lend: Annotated[
+        int | None, typer.Option(min=0, help="How many of its own others may use while idle.")
     ] = None,
     weight: Annotated[float, typer.Option(min=1e-6, help="Its part among its siblings.")] = 1.0,
     as_json: Json = False,
@@ -125,7 +128,8 @@ def account_quota(
 ) -> None:
     """Guarantee an account and all below it a part of the pool. For the operator."""
     with command(ctx, as_json, data) as s:
-        body = {"path": path, "quota": devices, "borrow": borrow, "weight": weight}
+        limits = {"quota": devices, "borrow": borrow, "lend": lend}
+        body = {"path": path, **limits, "weight": weight}
         s.show(s.client.post("/v1/accounts/quota", body), render.made)
 
 

@@ -12,6 +12,7 @@ from dusuan.cli import render, simulating
 from dusuan.cli.failures import Failure
 from dusuan.cli.session import Json, command
 from dusuan.cli.simulating import (
+    Accounts,
     Cluster,
     FaultFile,
     FaultRate,
@@ -43,6 +44,7 @@ def run(
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
     fault_rates: FaultFile = None,
+    accounts: Accounts = None,
     seed: Seed = 0,
     log: Annotated[Path | None, typer.Option(help="Write every decision, as JSON lines.")] = None,
     as_json: Json = False,
@@ -54,6 +56,7 @@ def run(
     with command(ctx, as_json, None) as s:
         parts = simulating.policy_of(policy)
         given = simulating.read(form, jobs, nodes, cluster)
+        given = simulating.with_accounts(given, accounts)
         how = simulating.How(predict, restart_s, faults, fault_rates)
         settings = how.settings(parts, log=log is not None)
         outcome = simulating.simulate(s, given, settings, how, seed)

@@ -70,6 +70,10 @@ Predict = Annotated[
     Prediction | None, typer.Option(help="What run times are taken from (default: the policy's).")
 ]
 RestartS = Annotated[float, typer.Option(min=0, max=1e6, help="What a restart costs, in seconds.")]
+Accounts = Annotated[
+    Path | None,
+    typer.Option(help="CSV of account, parent, weight, quota, borrow, lend; in devices."),
+]
 FaultRate = Annotated[
     float,
     typer.Option("--faults", min=0, max=1000, help="Things break: 1 is the published rate, 0 off."),
@@ -88,6 +92,7 @@ class Input:
     site: Site
     trace: Trace
     load_s: float
+    accounts: Any = None  # ACCOUNT[A]; None: all alike, without limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,15 @@ def _site_of_record(form: str, jobs: Path) -> Site | None:
     return sound(recorded.site(jobs, rate))
 
 
+def with_accounts(given: Input, path: Path | None) -> Input:
+    """The same with the tree of accounts of a file."""
+    from dusuan.sim.quotas import read_accounts
+
+    if path is None:
+        return given
+    return replace(given, accounts=sound(read_accounts(path, given.trace.accounts)))
+
+
 def simulate(
     session: Session, given: Input, settings: Settings, how: How, seed: int = 0
 ) -> Outcome:
@@ -185,7 +199,11 @@ def simulate(
         session.say("compiling the rules: once after each change of them, a minute …")
     given, broken = (given, None) if how.faults == 0 else _breaking(given, how, seed)
     with watched(session, settings.policy.name) as told:
-        return run(given.site, given.trace, settings, time.perf_counter, broken, progress=told)
+        return run(
+            *(given.site, given.trace, settings, time.perf_counter, broken),
+            accounts=given.accounts,
+            progress=told,
+        )
 
 
 def _breaking(given: Input, how: How, seed: int) -> tuple[Input, Any]:

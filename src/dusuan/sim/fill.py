@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dusuan.core.scheduling.accounts import accounts_array
 from dusuan.core.scheduling.arrays import (
     ANY_TYPE,
     COMING,
@@ -25,7 +26,6 @@ from dusuan.core.scheduling.arrays import (
     Integers,
     Records,
     State,
-    accounts_array,
     jobs_array,
 )
 from dusuan.core.scheduling.decide import vacate

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dusuan.core.scheduling.arrays import REQUEST, Records, State
-from dusuan.core.scheduling.fairness import ordered
 from dusuan.core.scheduling.typical import fragmentation_tables, typical_requests
-from dusuan.sim.gauges.layout import BUCKETS, NOW, PART, Floats, Gauges, Ints
+from dusuan.sim.gauges.layout import BUCKETS, NOW, PART, Floats, Gauges
 
 COST_MOST = 300_000_000  # accounts times moments at which shares owed are worked out exactly
 
@@ -55,8 +54,8 @@ class Reader:
     """Reads a log, piece by piece, of a run that begins with `state` idle."""
 
     def __init__(self, state: State) -> None:
-        self.place = _places(state)  # of each account in the tree
-        self.gauges = _gauges(state, self.place)
+        self.place = state.places  # of each account in the tree
+        self.gauges = _gauges(state)
 
     def read(self, lines: Records) -> None:
         """The next lines."""
@@ -92,17 +91,6 @@ def _series(g: Gauges) -> Series:
     return Series(edges[:-1][kept] / 3_600_000, held, waiting, fragmented, down)
 
 
-def _places(state: State) -> Ints:
-    """Where each account stands in a tree with one pool above all, level by level."""
-    parents = np.concatenate([[-1], state.accounts["parent"] + 1]).astype(np.int64)
-    order = ordered(parents)
-    if not isinstance(order, np.ndarray):
-        raise ValueError(order.text)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return place[1:]
-
-
 def mix(state: State) -> tuple[Records, Floats]:
     """The typical requests of the trace for each type of device that they accept, and weights.
 
@@ -131,11 +119,10 @@ def _on_type(state: State, typical: Records, t: int) -> Records:
     return found
 
 
-def _gauges(state: State, place: Ints) -> Gauges:
+def _gauges(state: State) -> Gauges:
     """Everything idle and nobody waiting."""
     nodes, jobs, types = state.nodes, state.jobs, len(state.types)
-    parents, weights = _tree(state, place)
-    nothing = np.zeros((4, len(parents)))
+    nothing = np.zeros((4, len(state.accounts)))
     steps, level, alone, together = fragmentation_tables(*mix(state), types, state.free.shape[1])
     found = Gauges(
         now=_now(state),
@@ -157,12 +144,12 @@ def _gauges(state: State, place: Ints) -> Gauges:
         asked=jobs["devices"] * jobs["milli"],
         devices=jobs["devices"].copy(),
         cpu_asked=jobs["cpu_milli"].copy(),
-        account=place[jobs["account"]],
+        account=jobs["account"].copy(),
         held=np.zeros(types),
         held_ms=np.zeros(types),
         series=np.zeros((4, BUCKETS)),
-        parents=parents,
-        weights=weights,
+        parents=state.accounts["parent"].copy(),
+        weights=state.accounts["weight"].copy(),
         demand=nothing[0].copy(),
         owed=nothing[1].copy(),
         owed_ms=nothing[2].copy(),
@@ -188,12 +175,3 @@ def _parts(count: int) -> Records:
     parts = np.zeros(count, PART)
     parts["next"] = np.arange(1, count + 1)
     return parts
-
-
-def _tree(state: State, place: Ints) -> tuple[Ints, Floats]:
-    """The accounts below one pool: who is above each, and weights."""
-    above = state.accounts["parent"]
-    parents, weights = np.full(len(place) + 1, -1), np.ones(len(place) + 1)
-    parents[place] = np.where(above < 0, 0, place[above])
-    weights[place] = state.accounts["weight"]
-    return parents, weights

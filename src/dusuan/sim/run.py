@@ -10,14 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dusuan.core.scheduling.arrays import (
-    ACCOUNT,
-    LINE,
-    Integers,
-    Records,
-    State,
-    accounts_array,
-)
+from dusuan.core.scheduling.accounts import ACCOUNT, Records, accounts_array
+from dusuan.core.scheduling.arrays import LINE, Integers, State
 from dusuan.core.scheduling.policy import PREDICTORS, PolicyParts, rules
 from dusuan.core.scheduling.state import new_state
 from dusuan.sim.faults import FAULT
@@ -84,7 +78,7 @@ def simulate(
     from dusuan.sim.kernels import heap, loop  # numba, for a simulation only
 
     state = _state(site, trace, accounts)
-    compiled = _rules(settings, state)
+    compiled = rules(settings.policy, settings.predict, settings.restart_s)
     come = _arrivals(state)
     broken = np.zeros(0, FAULT) if faults is None else faults
     log = np.zeros(LOG_LINES + 8 * len(state.lines) + len(trace.jobs), LINE)
@@ -101,13 +95,6 @@ def simulate(
         progress(int(tally["ended"][0]), len(trace.jobs))
     lines, notes = np.concatenate(kept), _notes(site, trace, settings)
     return Outcome(site, trace, settings, state, tally, lines, reader.result(), wall_s, notes)
-
-
-def _rules(settings: Settings, state: State) -> Records:
-    """The policy for compiled rounds; quotas are looked at where somebody has one."""
-    found = rules(settings.policy, settings.predict, settings.restart_s)
-    found["quota"] &= bool((state.accounts["quota_milli"] >= 0).any())
-    return found
 
 
 def _pieces(

@@ -165,9 +165,9 @@ def _fairness(outcome: Outcome) -> dict[str, Any]:
 
 def by_account(outcome: Outcome) -> list[dict[str, Any]]:
     """What each account with jobs was owed, got and waited; who got least of its share first."""
-    jobs, measured = outcome.state.jobs, outcome.measured
-    mine = jobs["account"][jobs["state"] == ENDED]
-    found, count = times(outcome), len(outcome.state.accounts)
+    measured = outcome.measured
+    mine = outcome.trace.jobs["account"][outcome.state.jobs["state"] == ENDED]
+    found, count = times(outcome), len(outcome.state.places)
     ended = np.bincount(mine, minlength=count)
     slow, wait = (np.bincount(mine, x, count) for x in (found.slowdown, found.wait_s))
     rows = [

@@ -367,7 +367,8 @@ class ShareRow:
     weight: float
     quota_devices: int | None
     borrow_devices: int | None
-    usage_ms: float
+    lend_devices: int | None
+    usage_gflop: float
     usage_at: datetime | None
 
 

@@ -513,14 +513,15 @@ INSERT INTO ledger_account (path, unit, floor) VALUES
 INSERT INTO price_version (tiers, created_at)
 VALUES ('{"reserved": 1000, "standard": 1000, "spot": 1000}', '2026-01-01T00:00:00Z');
 
--- What accounts are guaranteed of the pool, and the device-time that they and all below used.
+-- What accounts are guaranteed of the pool, and what they and all below held of devices.
 CREATE TABLE account_share (
     account_id     text PRIMARY KEY REFERENCES account,
     weight         double precision NOT NULL DEFAULT 1 CHECK (weight > 0),
     quota_devices  integer CHECK (quota_devices >= 0),
     borrow_devices integer CHECK (borrow_devices >= 0),
-    usage_ms       double precision NOT NULL DEFAULT 0,
-    usage_at       timestamptz
+    usage_at       timestamptz,
+    lend_devices   integer CHECK (lend_devices >= 0),
+    usage_gflop    double precision NOT NULL DEFAULT 0
 );
 
 -- What each scheduling round saw and decided, one line of JSON each, without a gap in `n`. Only its

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Records = npt.NDArray[Any]
+from dusuan.core.scheduling.accounts import Records as Records
+
 Integers = npt.NDArray[np.int64]
 
 WHOLE = 1_000  # milli of a whole device
@@ -26,6 +27,7 @@ ARRAYS = (
     *("ending", "lines", "later", "later_nodes", "picks", "history", "scratch", "marks"),
     *("requests", "of_type", "idle", "scores", "trees", "changes", "seen"),
     *("worth", "level", "steps", "alone", "together"),
+    *("use", "using", "chosen"),
 )
 ANY_TYPE = (1 << TYPES_MAX) - 1
 
@@ -131,22 +133,10 @@ JOB = np.dtype(
         ("first", "i8"),  # its first holding, -1 for none
         ("version", "i8"),  # of its attempt; older events are stale
         ("reason", "i8"),  # why it waits
+        ("limit", "i8"),  # for want of quota: the account whose limit it is
+        ("leaving", "i8"),  # chosen to be stopped, while others are being chosen
         ("gpus_held", "i8"),  # devices set aside for it while it runs
         ("taken_milli", "i8"),  # of devices, while it runs
-    ],
-    align=True,
-)
-ACCOUNT = np.dtype(
-    [
-        ("parent", "i8"),  # -1 for a root
-        ("weight", "f8"),
-        ("quota_milli", "i8"),  # guaranteed share of devices; -1: unlimited
-        ("borrow_milli", "i8"),  # at most this much above it; -1: unlimited
-        ("lend_milli", "i8"),  # at most this much of what is idle; -1: unlimited
-        ("used_milli", "i8"),  # by running jobs of it and of all below
-        ("usage", "f8"),  # decayed, in device-milliseconds, of it and of all below
-        ("usage_at_ms", "i8"),
-        ("share", "f8"),  # its place in the fair order; lower goes first
     ],
     align=True,
 )
@@ -235,6 +225,16 @@ STATE = np.dtype(
         ("stamp", "i8"),  # of the marks of nodes on which somebody can be stopped
         ("smallest_milli", "i8"),  # the least that any job asks for
         ("deviceless", "i8"),  # whether there are jobs that need no device
+        ("limits", "i8"),  # whether anything is guaranteed to an account, or limited
+        ("closed", "i8"),  # whether some account keeps what is left for a job
+        ("barred", "i8"),  # the job that fits, and lacks only quota
+        ("chosen", "i8"),  # how many are to be stopped for one job
+        ("ranked", "i8"),  # how often accounts were ranked
+        ("opened_ms", "i8"),  # use of that moment weighs 1
+        ("unrated_gflops", "i8"),  # what a device of unknown rating counts for
+        ("pool_devices", "f8"),  # all devices, in GFLOPS
+        ("pool_cpu", "f8"),  # in milli
+        ("pool_memory", "f8"),  # in MiB
         ("predictions", "i8"),
         ("error_ms", "f8"),  # sum of absolute errors
         ("accuracy", "f8"),  # sum of min / max of predicted and true
@@ -257,7 +257,7 @@ class State:
     free: Integers  # [N, G] free milli
     types: Records  # TYPE[T]
     jobs: Records  # JOB[J]
-    accounts: Records  # ACCOUNT[A]
+    accounts: Records  # ACCOUNT[A], the pool first
     holdings: Records  # HOLDING[H]; those not in use form a list
     keys: npt.NDArray[np.float64]  # [J, KEYS] places in the order
     queue: Integers  # [J] waiting jobs in order; `waiting` of them
@@ -282,6 +282,10 @@ class State:
     steps: Integers  # [B] CPU needs of typical requests, ascending
     alone: npt.NDArray[np.float64]  # [T, B + 1, levels] part of them that one such device serves
     together: npt.NDArray[np.float64]  # [T, B + 1, G + 1] that so many whole devices serve
+    use: npt.NDArray[np.float64]  # [A, RESOURCES] weighted; units: `kernels.quota`
+    using: npt.NDArray[np.float64]  # [A, RESOURCES] by attempts that run, for one order
+    chosen: Integers  # [2 J] jobs to be stopped for another
+    places: Integers  # [A - 1] where in `accounts` the accounts stand that were given
     values: Records  # STATE[1]
 
     @property
@@ -318,13 +322,3 @@ def nodes_array(count: int) -> Records:
     nodes["closes_ms"] = FOREVER_MS
     nodes["first"] = -1
     return nodes
-
-
-def accounts_array(count: int) -> Records:
-    """`count` root accounts of equal weight without limits."""
-    accounts = np.zeros(count, ACCOUNT)
-    accounts["parent"] = -1
-    accounts["weight"] = 1.0
-    for name in ("quota_milli", "borrow_milli", "lend_milli"):
-        accounts[name] = -1
-    return accounts

@@ -56,8 +56,9 @@ def _digest(folder: Path) -> bytes:
 
 def _rules_stamp(file: Path) -> tuple[bytes, ...]:
     """All that `file` may call: its neighbours, the rules, and the layout of the arrays."""
-    layout = hashlib.sha256((_RULES / "arrays.py").read_bytes()).digest()
-    return _digest(file.parent), _digest(_RULES / "kernels"), layout
+    layout = [(_RULES / name).read_bytes() for name in ("arrays.py", "accounts.py")]
+    hashed = hashlib.sha256(b"\0".join(layout)).digest()
+    return _digest(file.parent), _digest(_RULES / "kernels"), hashed
 
 
 def is_cached(function: Callable[..., Any]) -> bool:

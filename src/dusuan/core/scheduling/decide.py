@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from dusuan.core.scheduling.arrays import PREEMPT, RESERVE, START, WAITING, Integers, Records, State
 
-REASONS = ("", "capacity", "order", "quota", "earliest")  # by the `reason` of a job
+REASONS = ("", "capacity", "order", "quota", "earliest", "turn")  # by the `reason` of a job
+POOL = -1  # instead of an account: the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,15 @@ class Decision:
     """What a round decided; jobs and nodes by their index. `starts` and `preempts` are in order.
 
     `preempts` says for whom; `reserved` at which moment (ms) a waiting job is expected to start;
-    `waits` has the reason of every job that waits.
+    `waits` has the reason of every job that waits, `limits` the account whose quota it lacks or
+    waits its turn for; POOL: others do not lend what is idle.
     """
 
     starts: tuple[tuple[int, tuple[Part, ...]], ...]
     preempts: tuple[tuple[int, int], ...]
     reserved: tuple[tuple[int, int], ...]
     waits: tuple[tuple[int, str], ...]
+    limits: tuple[tuple[int, int], ...] = ()
 
 
 def occupy(state: State, rules: Records, j: int, parts: Sequence[Part], since_ms: int) -> None:
@@ -90,11 +93,13 @@ def _read(state: State) -> Decision:
     starts: dict[int, list[Part]] = {}
     for j, part in _parts(lines[lines["kind"] == START]):
         starts.setdefault(j, []).append(part)
+    waits = _waits(state)
     return Decision(
         tuple((j, tuple(parts)) for j, parts in starts.items()),
         _pairs(lines[lines["kind"] == PREEMPT]),
         _pairs(lines[lines["kind"] == RESERVE]),
-        _waits(state),
+        waits,
+        _limits(state, waits),
     )
 
 
@@ -115,3 +120,10 @@ def _waits(state: State) -> tuple[tuple[int, str], ...]:
     queue = queue[state.jobs["state"][queue] == WAITING]
     codes = state.jobs["reason"][queue].tolist()
     return tuple((j, REASONS[code]) for j, code in zip(queue.tolist(), codes, strict=True))
+
+
+def _limits(state: State, waits: Sequence[tuple[int, str]]) -> tuple[tuple[int, int], ...]:
+    """Accounts by the number they were given with."""
+    short = [j for j, code in waits if code in ("quota", "turn")]
+    given = {int(place): i for i, place in enumerate(state.places)} if short else {}
+    return tuple((j, given.get(int(state.jobs["limit"][j]), POOL)) for j in short)

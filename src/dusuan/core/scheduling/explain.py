@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from dusuan.core.scheduling.model import Plan, QueuedJob, Request, Wait, WaitCode
+from dusuan.core.scheduling.model import Plan, QueuedJob, Request, RunningJob, Share, Wait, WaitCode
 from dusuan.core.scheduling.pool import Flags, Pool
 from dusuan.core.scheduling.scene import Scene
 
@@ -33,6 +34,27 @@ def unfit(request: Request, pool: Pool) -> Wait | None:
         text = f"needs {what(request)}; such devices have no rating yet"
         return Wait(WaitCode.UNCALIBRATED, text, "the operator runs: dusuan calibrate", data)
     return None
+
+
+def in_use(
+    shares: Iterable[Share],
+    running: Iterable[RunningJob],
+    queue: Iterable[QueuedJob],
+    plan: Plan,
+) -> dict[str, int]:
+    """Devices that each account and all below it hold once `plan` is carried out."""
+    above = {share.account: share.parent for share in shares}
+    owners = {job.job_id: job.owner for job in queue}
+    stopped = {preempt.job_id for preempt in plan.preemptions}
+    held = [(job.owner, len(job.devices)) for job in running if job.job_id not in stopped]
+    held += [(owners[s.job_id], len(s.devices)) for s in (*plan.starts, *plan.claims)]
+    found: dict[str, int] = {}
+    for owner, devices in held:
+        account: str | None = owner
+        while account is not None:
+            found[account] = found.get(account, 0) + devices
+            account = above.get(account)
+    return found
 
 
 BEHIND_MAX = 10  # jobs of one's own that a reason names
@@ -63,6 +85,20 @@ class _Round:
             pool = self.scene.pool
             self._sizes[request] = pool.largest(request, "all"), pool.most(request, self._free)
         return self._sizes[request]
+
+    @cached_property
+    def used(self) -> dict[str, int]:
+        """Devices in use by account."""
+        return in_use(self.scene.shares, self.scene.running, self.scene.queue, self.plan)
+
+    def quota(self, job: QueuedJob, code: str) -> Wait:
+        """Whose limit keeps `job` from starting. Accounts of other customers are not named."""
+        share = self.shares.get(self.plan.limits[job.job_id])
+        if share is None:
+            return _lender(job.request)
+        if code == "turn":
+            return _turn(job.request, share)
+        return _limit(job.request, share, self.used.get(share.account, 0))
 
     def passed(self, job: QueuedJob) -> None:
         """`job` waits for devices: it is ahead of whoever comes now."""
@@ -96,8 +132,11 @@ def reasons(scene: Scene, plan: Plan, codes: Mapping[str, str], policy: str) -> 
     found = {c.job_id: _preempting(by_id[c.job_id].request, plan) for c in plan.claims}
     for job_id, code in codes.items():
         job = by_id[job_id]
-        found[job_id] = _quota(job, told) if code == "quota" else _passing(job, told)
-        if code != "quota" and not job.yields:
+        if code in ("quota", "turn"):
+            found[job_id] = told.quota(job, code)
+            continue
+        found[job_id] = _passing(job, told)
+        if not job.yields:
             told.passed(job)
     return found
 
@@ -113,20 +152,50 @@ def _preempting(request: Request, plan: Plan) -> Wait:
     )
 
 
-def _quota(job: QueuedJob, told: _Round) -> Wait:
-    shares = told.shares
-    share = shares.get(job.owner)
-    while share is not None and (share.quota is None or share.borrow is None):
-        share = shares.get(share.parent or "")
-    quota, borrow = (share.quota, share.borrow) if share is not None else (None, None)
-    data = {"needs": job.request.count, "quota": quota, "borrow": borrow}
+def _lender(request: Request) -> Wait:
     return Wait(
         WaitCode.QUOTA,
-        f"needs {what(job.request)}; its account may use {quota} and borrow {borrow} more, and "
-        "what runs leaves too little of that",
-        "starts when jobs of the same account end, or with a larger quota",
+        f"needs {what(request)}; what is idle is guaranteed to accounts that do not lend it",
+        "starts when jobs that borrow end, or when others lend more",
+        {"needs": request.count, "limit": "lend"},
+    )
+
+
+def _turn(request: Request, share: Share) -> Wait:
+    return Wait(
+        WaitCode.QUOTA,
+        f"needs {what(request)}; what {named(share)} may still use is kept for a job before it",
+        "starts after that job, or with a wall time that ends before it can start",
+        {"needs": request.count, "limit": "turn", "account": named(share)},
+    )
+
+
+def _limit(request: Request, share: Share, used: int) -> Wait:
+    """An account above a job may use no more: of its guarantee, or of what it may borrow."""
+    quota, borrow = share.quota or 0, share.borrow or 0
+    data = {
+        "needs": request.count,
+        "limit": "borrow" if borrow else "quota",
+        "account": named(share),
+        "quota": share.quota,
+        "borrow": share.borrow,
+        "used": used,
+    }
+    remedy = f"starts when jobs of {named(share)} end"
+    if request.count > quota + borrow:
+        remedy = f"ask for {quota + borrow} or fewer" if quota + borrow else "ask the operator"
+    return Wait(
+        WaitCode.QUOTA,
+        f"needs {what(request)}; {named(share)} is guaranteed {quota} and may borrow {borrow} "
+        f"more, of which {used} are in use",
+        f"{remedy}, or with a larger quota",
         data,
     )
+
+
+def named(share: Share) -> str:
+    """What the members of an account know it by."""
+    return share.name or share.account
 
 
 def _passing(job: QueuedJob, told: _Round) -> Wait:

@@ -122,13 +122,9 @@ def picture(
 ) -> tuple[Cluster, list[QueuedJob]]:
     """The cluster and the queue of a round. A job with a claim counts as running on it."""
     claimed = claims_of(sight) if claimed is None else claimed
-    above = {share.account: share.parent for share in sight.pool.shares}
-    guaranteed = {share.account for share in sight.pool.shares if share.quota is not None}
+    lent = any(share.quota for share in sight.pool.shares)
     promised = {each.job.job_id: each for each in claimed.values()}
-    running = [
-        _running(each, claimed, _borrows(each.job.owner, above, guaranteed), now_ms)
-        for each in sight.placed
-    ]
+    running = [_running(each, claimed, lent, now_ms) for each in sight.placed]
     running += [_begun(each.job, each.claim, now_ms) for each in promised.values()]
     cluster = replace(sight.pool, running=tuple(job for job in running if job.devices))
     queue = [_blocked(each.job, sight) for each in sight.waiting if each.job.job_id not in promised]
@@ -140,22 +136,13 @@ def _blocked(job: QueuedJob, sight: Sight) -> QueuedJob:
     return job if wait is None else replace(job, blocked=wait)
 
 
-def _borrows(account: str, above: Mapping[str, str | None], guaranteed: set[str]) -> bool:
-    """Whether the account or one above it is guaranteed something, so that it may borrow."""
-    at: str | None = account
-    while at is not None:
-        if at in guaranteed:
-            return True
-        at = above.get(at)
-    return False
+def _running(each: Placed, claimed: Mapping[str, Waiting], lent: bool, now_ms: int) -> RunningJob:
+    """Spot is sold as preemptible; others only while they borrow, and can save their state.
 
-
-def _running(
-    each: Placed, claimed: Mapping[str, Waiting], borrows: bool, now_ms: int
-) -> RunningJob:
-    """Spot is sold as preemptible; others only while they borrow, and can save their state."""
+    `lent`: something is guaranteed to somebody, so that others may borrow it. The rules know who.
+    """
     job = each.job
-    may = not each.stopping and not each.probe and (job.tier == "spot" or (each.saves and borrows))
+    may = not each.stopping and not each.probe and (job.tier == "spot" or (each.saves and lent))
     devices = job.devices
     if claimed:
         devices = tuple(name for name in devices if name not in claimed)

@@ -55,7 +55,9 @@ class Share:
     """What an account may use of the pool, in whole devices; None: no limit, no guarantee.
 
     `quota` is guaranteed to it and all below it, `borrow` is how much more it may use of what
-    others leave idle. `usage_ms` is the device-time of it and all below, faded up to `usage_at_ms`.
+    others leave idle, `lend` how much of its quota others may. `usage_gflop` is what it and all
+    below have held of devices (GFLOP; 1,123,200,000 are a degree), faded up to `usage_at_ms`.
+    `name` is what its members know it by.
     """
 
     account: str
@@ -63,8 +65,10 @@ class Share:
     weight: float = 1.0
     quota: int | None = None
     borrow: int | None = None
-    usage_ms: float = 0.0
+    lend: int | None = None
+    usage_gflop: float = 0.0
     usage_at_ms: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class WaitCode(StrEnum):
     BALANCE = "balance"  # the account cannot set aside the first slice
     BUDGET = "budget"  # an account above has reached its ceiling
     TROUBLE = "trouble"  # the engine can start nothing now; its operator has to help
-    QUOTA = "quota"  # an account above uses all it is guaranteed and may borrow
+    QUOTA = "quota"  # an account above may use no more, or others do not lend what is idle
     PREEMPTING = "preempting"  # its devices are chosen; whoever has them is saving their state
 
 
@@ -172,6 +176,7 @@ class Plan:
 
     `claims` are starts on devices that those in `preemptions` have to leave first. `expected_ms` is
     when a waiting job is expected to start (Unix time), for those that a reservation was made for.
+    `limits`: for those that lack quota, the account whose limit it is; "": others do not lend.
     """
 
     starts: tuple[Start, ...] = ()
@@ -179,3 +184,4 @@ class Plan:
     preemptions: tuple[Preempt, ...] = ()
     claims: tuple[Start, ...] = ()
     expected_ms: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)

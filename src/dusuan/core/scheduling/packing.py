@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dusuan.core.scheduling.accounts import accounts_array
 from dusuan.core.scheduling.arrays import (
     WHOLE,
     Integers,
     Records,
     State,
-    accounts_array,
     jobs_array,
     nodes_array,
 )

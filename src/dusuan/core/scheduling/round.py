@@ -11,8 +11,9 @@ every job that waits its reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from dusuan.core.scheduling.decide import Decision
+from dusuan.core.scheduling.decide import POOL, Decision
 from dusuan.core.scheduling.explain import reasons, unfit
 from dusuan.core.scheduling.model import Cluster, Plan, Preempt, QueuedJob, Request, Start, Wait
 from dusuan.core.scheduling.policy import PolicyParts
@@ -42,7 +43,7 @@ def schedule(
     decision = scene.decide(policy, now_ms)
     plan = _named(scene, decision)
     waits.update(reasons(scene, plan, codes_of(scene, decision), policy.name))
-    return Plan(plan.starts, waits, plan.preemptions, plan.claims, plan.expected_ms)
+    return replace(plan, waits=waits)
 
 
 def _unfits(pool: Pool, queue: Sequence[QueuedJob]) -> dict[Request, Wait | None]:
@@ -70,6 +71,10 @@ def _named(scene: Scene, decision: Decision) -> Plan:
         preemptions=tuple(preempts),
         claims=tuple(start for start in placed if left & set(start.devices)),
         expected_ms={scene.jobs[j].job_id: at for j, at in decision.reserved},
+        limits={
+            scene.jobs[j].job_id: "" if a == POOL else scene.shares[a].account
+            for j, a in decision.limits
+        },
     )
 
 

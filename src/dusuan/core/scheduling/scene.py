@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dusuan.core.scheduling import arrays
+from dusuan.core.scheduling.accounts import accounts_array
 from dusuan.core.scheduling.arrays import Integers, Records
 from dusuan.core.scheduling.decide import Decision, Part, decide, fill_queue, occupy_all
+from dusuan.core.scheduling.fairness import weight_of_use
 from dusuan.core.scheduling.model import (
     TIERS,
     UNKNOWN,
@@ -65,8 +67,8 @@ class Scene:
     def decide(self, policy: PolicyParts, now_ms: int) -> Decision:
         """One round of the compiled rules."""
         book, here = rules(policy), self.layout
-        jobs, accounts = self._jobs(now_ms), self._accounts()
-        state = new_state(here.nodes(), here.ratings, jobs, accounts)
+        state = new_state(here.nodes(), here.ratings, self._jobs(now_ms), self._accounts())
+        self._set_use(state, int(book["half_life_ms"][0]), now_ms)
         occupy_all(state, book, self._parts(), _column(self.running, "since_ms"))
         state.values["preempt_from_ms"] = now_ms
         state.values["preempt_count"] = self.preempted_last_hour
@@ -137,15 +139,22 @@ class Scene:
 
     def _accounts(self) -> Records:
         place: dict[str | None, int] = {s.account: i for i, s in enumerate(self.shares)}
-        accounts = arrays.accounts_array(len(self.shares))
-        accounts["parent"] = [place.get(share.parent, -1) for share in self.shares]
-        for name, source in (("weight", "weight"), ("usage", "usage_ms")):
-            accounts[name] = [getattr(share, source) for share in self.shares]
-        accounts["usage_at_ms"] = [share.usage_at_ms for share in self.shares]
-        for name, source in (("quota_milli", "quota"), ("borrow_milli", "borrow")):
-            devices = [getattr(share, source) for share in self.shares]
-            accounts[name] = [-1 if each is None else each * arrays.WHOLE for each in devices]
-        return accounts
+        found = accounts_array(len(self.shares))
+        found["parent"] = [place.get(share.parent, -1) for share in self.shares]
+        found["weight"] = [share.weight for share in self.shares]
+        for name in ("quota", "borrow", "lend"):
+            devices = [getattr(share, name) for share in self.shares]
+            milli = [-1 if each is None else each * arrays.WHOLE for each in devices]
+            found[f"{name}_milli"] = milli
+        return found
+
+    def _set_use(self, state: arrays.State, half_life_ms: int, now_ms: int) -> None:
+        """What accounts have used, faded up to now, from when on the books weigh use."""
+        state.values["opened_ms"] = now_ms
+        for place, share in zip(state.places, self.shares, strict=True):
+            if share.usage_gflop:
+                faded = weight_of_use(max(now_ms - share.usage_at_ms, 0), half_life_ms)
+                state.use[place, 0] = share.usage_gflop / faded
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from dusuan.core.scheduling.accounts import (
+    RESOURCES,
+    accounts_array,
+    has_limits,
+    rooted,
+    with_guarantees,
+)
 from dusuan.core.scheduling.arrays import (
     ARRAYS,
     DEVICES_PER_NODE_MAX,
@@ -22,7 +29,6 @@ from dusuan.core.scheduling.arrays import (
     Integers,
     Records,
     State,
-    accounts_array,
 )
 from dusuan.core.scheduling.typical import (
     cpu_need,
@@ -46,20 +52,47 @@ def new_state(
     """An idle cluster with nobody in its queue. `ratings_gflops` is per device type.
 
     `kinds` are kinds of request and how popular each is, where jobs do not tell. Arrays are
-    copied. Raises `ValueError` for a cluster that the arrays cannot hold.
+    copied. `accounts` may be in any order, without a pool above them (`accounts.rooted`). Raises
+    `ValueError` for a cluster that the arrays cannot hold, and for accounts that are no tree.
     """
     _check(nodes, ratings_gflops)
     nodes, jobs = nodes.copy(), jobs.copy()
     requests, popularity = kinds if kinds is not None else kinds_of(jobs)
     types = _types(nodes, ratings_gflops)
     pool = _pool(nodes, types)
-    accounts = accounts.copy() if len(accounts) else accounts_array(1)
-    arrays = pool | _work(nodes, jobs) | _index(types, requests)
+    books = _books(accounts, jobs, nodes)
+    arrays = pool | books | _work(nodes, jobs) | _index(types, requests)
     values = np.zeros(1, STATE)
     outlook = _outlook(values, requests, popularity, len(types), pool["free"].shape[1])
-    state = State(accounts=accounts, jobs=jobs, values=values, **arrays, **outlook)
+    state = State(jobs=jobs, values=values, **arrays, **outlook)
     _fill_in(state)
+    _size_up(state)
     return state
+
+
+def _books(accounts: Records, jobs: Records, nodes: Records) -> Arrays:
+    """The tree of accounts with a pool above all, and what they have used: nothing."""
+    tree, places = rooted(accounts if len(accounts) else accounts_array(1))
+    jobs["account"] = places[jobs["account"]]
+    return {
+        "accounts": with_guarantees(tree, int(nodes["gpus"].sum()) * WHOLE),
+        "places": places,
+        "use": np.zeros((len(tree), RESOURCES)),
+        "using": np.zeros((len(tree), RESOURCES)),
+        "chosen": np.zeros(2 * max(len(jobs), 1), np.int64),
+    }
+
+
+def _size_up(state: State) -> None:
+    """What the pool holds, in the units of use, and whether quotas have to be looked at."""
+    values, nodes, rating = state.values, state.nodes, state.types["rating_gflops"]
+    unrated = int(rating[rating > 0].min(initial=FOREVER_MS)) if (rating > 0).any() else 1
+    gflops = np.where(rating > 0, rating, unrated).astype(np.float64)[nodes["type"]]
+    values["unrated_gflops"] = unrated
+    values["pool_devices"] = max(float((nodes["gpus"] * gflops).sum()), 1.0)
+    values["pool_cpu"] = max(int(nodes["cpu_milli"].sum()), 1)
+    values["pool_memory"] = max(int(nodes["memory_mib"].sum()), 1)
+    values["limits"] = has_limits(state.accounts)
 
 
 def _check(nodes: Records, ratings_gflops: Integers) -> None:

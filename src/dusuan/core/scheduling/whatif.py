@@ -6,16 +6,19 @@ with it, starts the job or promises it devices. Nothing is changed by asking.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dusuan.core.scheduling.explain import in_use, named
 from dusuan.core.scheduling.model import (
     TIERS,
     UNKNOWN,
     Cluster,
+    Plan,
     QueuedJob,
     Request,
     RunningJob,
+    Share,
     usable,
 )
 from dusuan.core.scheduling.policy import PolicyParts
@@ -26,10 +29,12 @@ STEPS_MAX = 50  # ends of running jobs that a forecast goes through
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A change that starts the job now. `change`: count, device, tier, wall_time or balance.
+    """A change that starts the job now. `change`: count, device, tier, wall_time, borrow, lend or
+    balance.
 
     `value` is the count, the model, the tier or the wall time in milliseconds; `stops`: how many
-    preemptible jobs would be stopped for it.
+    preemptible jobs would be stopped for it. For `borrow`, `value` says what each account in it
+    would have to be allowed to borrow; `lend` is up to accounts of others, which are not named.
     """
 
     change: str
@@ -50,11 +55,11 @@ def remedies(
     found: dict[str, Remedy] = {}
     changes = _changes(cluster, queue, free, policy, now_ms)
     if job.blocked is not None:  # by its balance: anything else would help only with that
-        changes = iter([("balance", job.job_id, free)])
-    for change, value, changed in changes:
+        changes = iter([("balance", job.job_id, free, cluster)])
+    for change, value, changed, pool in changes:
         if change in found and change != "device":
             continue
-        stops = _stops(cluster, queue, changed, policy, now_ms)
+        stops = _stops(pool, queue, changed, policy, now_ms)
         if stops is not None:
             found[f"{change}:{value}" if change == "device" else change] = Remedy(
                 change, value, stops
@@ -62,22 +67,72 @@ def remedies(
     return tuple(found.values())
 
 
+_Change = tuple[str, str | int, QueuedJob, Cluster]
+
+
 def _changes(
     cluster: Cluster, queue: Sequence[QueuedJob], job: QueuedJob, policy: PolicyParts, now_ms: int
-) -> Iterator[tuple[str, str | int, QueuedJob]]:
+) -> Iterator[_Change]:
     """Changes to try, the smallest of each kind first."""
     ask = job.request
     for count in _fewer(ask.count):
-        yield "count", count, replace(job, request=replace(ask, count=count))
+        yield "count", count, replace(job, request=replace(ask, count=count)), cluster
     for kind, model in dict.fromkeys((d.kind, d.model) for d in cluster.devices if usable(d)):
         if model != ask.model:
-            yield "device", model, replace(job, request=Request(ask.count, kind, model))
+            changed = replace(job, request=Request(ask.count, kind, model))
+            yield "device", model, changed, cluster
     for tier in reversed(TIERS[: TIERS.index(job.tier)]):
-        yield "tier", tier, replace(job, tier=tier)
-    brief_ms = _gap_ms(cluster, queue, policy, now_ms)
+        yield "tier", tier, replace(job, tier=tier), cluster
+    plan = outline(cluster, _with(queue, job), policy, now_ms)
+    brief_ms = min(plan.expected_ms.values(), default=now_ms) - now_ms
     if brief_ms > 0 and (job.limit_ms == UNKNOWN or job.limit_ms > brief_ms):
         changed = replace(job, limit_ms=brief_ms, expected_ms=brief_ms)
-        yield "wall_time", brief_ms, changed
+        yield "wall_time", brief_ms, changed, cluster
+    yield from _limits(cluster, queue, job, policy, now_ms)
+
+
+def _limits(
+    cluster: Cluster, queue: Sequence[QueuedJob], job: QueuedJob, policy: PolicyParts, now_ms: int
+) -> Iterator[_Change]:
+    """Larger limits where those are what keeps the job waiting, one account after the other."""
+    raised: dict[str, int] = {}
+    for _ in range(len(cluster.shares)):
+        plan = outline(cluster, _with(queue, job), policy, now_ms)
+        limit = plan.limits.get(job.job_id)
+        if limit is None or limit in raised:
+            return
+        if limit:
+            raised[limit] = _borrowed(cluster, queue, plan, limit) + job.request.count
+        cluster = replace(cluster, shares=_with_limits(cluster.shares, limit, raised))
+        names = {share.account: named(share) for share in cluster.shares}
+        told = ", ".join(f"{count} on {names[each]}" for each, count in raised.items())
+        yield ("borrow", told, job, cluster) if limit else ("lend", told or "others", job, cluster)
+        if not limit:
+            return
+
+
+def _borrowed(cluster: Cluster, queue: Sequence[QueuedJob], plan: Plan, account: str) -> int:
+    """What an account uses beyond what it is guaranteed; negative while something is left."""
+    quota = next(share.quota for share in cluster.shares if share.account == account)
+    used = in_use(cluster.shares, cluster.running, queue, plan)
+    return used.get(account, 0) - (quota or 0)
+
+
+def _with_limits(
+    shares: Sequence[Share], limit: str, raised: Mapping[str, int]
+) -> tuple[Share, ...]:
+    """The accounts with what `raised` lets them borrow; or, for no account, all lending."""
+    if not limit:
+        return tuple(replace(share, lend=None) for share in shares)
+    return tuple(
+        replace(share, borrow=max(raised[limit], 0)) if share.account == limit else share
+        for share in shares
+    )
+
+
+def _with(queue: Sequence[QueuedJob], job: QueuedJob) -> list[QueuedJob]:
+    """The queue with `job` as it was changed."""
+    return [job if each.job_id == job.job_id else each for each in queue]
 
 
 def _fewer(count: int) -> list[int]:
@@ -86,18 +141,11 @@ def _fewer(count: int) -> list[int]:
     return sorted({count - 1, *halves} - {0, count}, reverse=True)
 
 
-def _gap_ms(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int) -> int:
-    """How long a job may take that starts now and delays nobody for whom devices are reserved."""
-    plan = outline(cluster, queue, policy, now_ms)
-    return min(plan.expected_ms.values(), default=now_ms) - now_ms
-
-
 def _stops(
     cluster: Cluster, queue: Sequence[QueuedJob], job: QueuedJob, policy: PolicyParts, now_ms: int
 ) -> int | None:
     """How many jobs are stopped to start `job`, as it was changed; None when it does not start."""
-    changed = [job if each.job_id == job.job_id else each for each in queue]
-    plan = outline(cluster, changed, policy, now_ms)
+    plan = outline(cluster, _with(queue, job), policy, now_ms)
     started = {start.job_id for start in (*plan.starts, *plan.claims)}
     if job.job_id not in started:
         return None

@@ -48,7 +48,8 @@ from dusuan.core.scheduling.kernels.order import (
 )
 from dusuan.core.scheduling.kernels.place import could_ever, scaled
 from dusuan.core.scheduling.kernels.predict import foretell, learn
-from dusuan.core.scheduling.kernels.preempt import BY_ORDER, disturbs, has_its_turn
+from dusuan.core.scheduling.kernels.preempt import disturbs, has_its_turn
+from dusuan.core.scheduling.kernels.quota import BY_ORDER
 from dusuan.core.scheduling.kernels.round import decide
 from dusuan.sim.faults import FAULT
 from dusuan.sim.kernels.heap import first_job, first_ms, is_in, remove, set_moment

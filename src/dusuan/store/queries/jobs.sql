@@ -180,27 +180,31 @@ JOIN allocation l ON l.attempt_id = a.id AND l.to_at IS NULL
 WHERE a.state <> 'ended' GROUP BY j.id, a.id ORDER BY j.id
 
 -- name: shares_of
--- The accounts named and all above them, as the scheduler reads them.
+-- The accounts named, those that are guaranteed something, and all above them, as the scheduler
+-- reads them: what is guaranteed to somebody who asks for nothing is borrowed, or not lent.
 SELECT c.id, c.parent_id, c.path, coalesce(s.weight, 1) AS weight, s.quota_devices,
-       s.borrow_devices, coalesce(s.usage_ms, 0) AS usage_ms, s.usage_at
+       s.borrow_devices, s.lend_devices, coalesce(s.usage_gflop, 0) AS usage_gflop, s.usage_at
 FROM account c LEFT JOIN account_share s ON s.account_id = c.id
-WHERE c.id IN (SELECT unnest(lineage) FROM account WHERE id = ANY(%(accounts)s)) ORDER BY c.id
+WHERE c.id IN (SELECT unnest(a.lineage) FROM account a WHERE a.id = ANY(%(accounts)s)
+               UNION SELECT unnest(a.lineage) FROM account_share g JOIN account a
+                            ON a.id = g.account_id WHERE g.quota_devices > 0) ORDER BY c.id
 
 -- name: share_set
-INSERT INTO account_share (account_id, weight, quota_devices, borrow_devices)
-VALUES (%(account_id)s, %(weight)s, %(quota)s, %(borrow)s)
+INSERT INTO account_share (account_id, weight, quota_devices, borrow_devices, lend_devices)
+VALUES (%(account_id)s, %(weight)s, %(quota)s, %(borrow)s, %(lend)s)
 ON CONFLICT (account_id) DO UPDATE SET weight = EXCLUDED.weight,
-    quota_devices = EXCLUDED.quota_devices, borrow_devices = EXCLUDED.borrow_devices
+    quota_devices = EXCLUDED.quota_devices, borrow_devices = EXCLUDED.borrow_devices,
+    lend_devices = EXCLUDED.lend_devices
 
 -- name: accounts_used
--- Device-time on top of what has faded since the last time.
-INSERT INTO account_share AS s (account_id, usage_ms, usage_at)
-SELECT above.id, sum(u.ms), %(now)s
-FROM unnest(%(accounts)s::text[], %(ms)s::bigint[]) AS u (account_id, ms)
+-- What was held of devices, on top of what has faded since the last time.
+INSERT INTO account_share AS s (account_id, usage_gflop, usage_at)
+SELECT above.id, sum(u.gflop), %(now)s
+FROM unnest(%(accounts)s::text[], %(gflop)s::bigint[]) AS u (account_id, gflop)
 JOIN account a ON a.id = u.account_id CROSS JOIN unnest(a.lineage) AS above (id)
 GROUP BY above.id ORDER BY above.id
 ON CONFLICT (account_id) DO UPDATE SET usage_at = EXCLUDED.usage_at,
-    usage_ms = EXCLUDED.usage_ms + s.usage_ms * CASE
+    usage_gflop = EXCLUDED.usage_gflop + s.usage_gflop * CASE
         WHEN s.usage_at IS NULL OR %(half_life_s)s::float8 = 0 THEN 1
         ELSE power(0.5, extract(epoch FROM EXCLUDED.usage_at - s.usage_at) / %(half_life_s)s) END
 

@@ -13,8 +13,8 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from dusuan.core.scheduling.accounts import ACCOUNT
 from dusuan.core.scheduling.arrays import (
-    ACCOUNT,
     HOLDING,
     JOB,
     KEYS,
@@ -210,6 +210,12 @@ def alone_of(s: Any) -> Any:
 def together_of(s: Any) -> Any:
     """Part of them that so many whole devices serve."""
     return carray(pointer(s.together_at), (s.types, s.steps + 1, s.width + 1), np.float64)
+
+
+@compiled
+def chosen_of(s: Any) -> Any:
+    """Jobs that are to be stopped for another."""
+    return carray(pointer(s.chosen_at), (2 * max(s.jobs, 1),), np.int64)
 
 
 @compiled

@@ -1,76 +1,48 @@
-"""Compiled books of quota and fair share: see `core.scheduling.fairness`."""
+"""Fair order of accounts, and the admission of queues in it: see `core.scheduling.fairness`.
+
+The books of quota and use are those of rounds: `kernels.accounts`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numba import carray
 
+from dusuan.core.scheduling.accounts import DEPTH_MAX, UNLIMITED
 from dusuan.core.scheduling.compiled import compiled, entry, inlined
-from dusuan.core.scheduling.fairness import DEPTH_MAX, RESOURCES, UNLIMITED
+from dusuan.core.scheduling.kernels.access import account, pointer
+from dusuan.core.scheduling.kernels.accounts import (
+    add_use,
+    available,
+    hold,
+    share_of,
+    use_of,
+)
 
 
-@entry
-def available(p: Any, a: int) -> int:
-    """How much more account `a` may use: its own, and what it may borrow on each level above."""
-    path, depth = np.empty(DEPTH_MAX, np.int64), 0
-    while a >= 0:
-        path[depth] = a
-        depth += 1
-        a = p.accounts[a].parent
-    free = p.accounts[0].subtree_milli - p.accounts[0].used_milli
-    for i in range(depth - 2, -1, -1):
-        each = p.accounts[path[i]]
-        own = max(0, each.kept_milli - each.used_milli)
-        if each.borrow_milli >= 0:
-            beyond = max(0, each.used_milli - each.kept_milli)
-            lent = each.subtree_milli - each.kept_milli
-            free = min(free, lent - beyond + each.borrow_milli)
-        free += own
-    return free
+@compiled
+def tournament_of(p: Any) -> Any:
+    """The tournaments of the children of all accounts."""
+    return carray(pointer(p.tree_at), (p.leaves,), np.int64)
 
 
-@inlined
+@compiled
 def set_share(p: Any, a: int) -> None:
     """The dominant share of account `a`, by its weight."""
-    most = 0.0
-    for r in range(RESOURCES):
-        most = max(most, p.use[a, r] / p.pool[r])
-    p.accounts[a].share = most / p.accounts[a].weight
-
-
-@entry
-def hold(p: Any, a: int, milli: int) -> None:
-    """Account `a` holds `milli` more: what it keeps to itself first, the rest from its parent."""
-    p.accounts[a].own_used_milli += milli
-    while a >= 0 and milli > 0:
-        own = max(0, p.accounts[a].kept_milli - p.accounts[a].used_milli)
-        p.accounts[a].used_milli += milli
-        milli = max(0, milli - own)
-        a = p.accounts[a].parent
+    use = use_of(p)
+    account(p, a).share = share_of(p, a, use[a, 0], use[a, 1], use[a, 2])
 
 
 @entry
 def charge(p: Any, a: int, job: Any, weight: float) -> None:
     """Account `a` uses what `job` asks for; `weight` is what use weighs now."""
     hold(p, a, job.milli)
+    add_use(p, a, weight * job.milli, weight * job.cpu_milli, weight * job.memory_mib)
     while a >= 0:
-        p.use[a, 0] += weight * job.milli
-        p.use[a, 1] += weight * job.cpu_milli
-        p.use[a, 2] += weight * job.memory_mib
         set_share(p, a)
-        a = p.accounts[a].parent
-
-
-@entry
-def refund(p: Any, a: int, milli: int) -> None:
-    """Account `a` holds `milli` less. What it used stays in its share, and fades."""
-    p.accounts[a].own_used_milli -= milli
-    while a >= 0 and milli > 0:
-        beyond = p.accounts[a].used_milli - p.accounts[a].kept_milli
-        p.accounts[a].used_milli -= milli
-        milli = min(milli, max(0, beyond))
-        a = p.accounts[a].parent
+        a = account(p, a).parent
 
 
 @inlined
@@ -78,31 +50,32 @@ def better(p: Any, a: int, b: int) -> int:
     """Whom to serve first of two accounts, either of which may be -1."""
     if a < 0 or b < 0:
         return max(a, b)
-    if p.accounts[a].share != p.accounts[b].share:
-        return a if p.accounts[a].share < p.accounts[b].share else b
+    if account(p, a).share != account(p, b).share:
+        return a if account(p, a).share < account(p, b).share else b
     return min(a, b)
 
 
 @inlined
 def enter(p: Any, a: int, ready: bool) -> None:
     """Account `a` takes part in its parent's tournament, or does not."""
-    parent = p.accounts[a].parent
+    parent = account(p, a).parent
     if parent < 0:
         return
-    at = p.accounts[parent].tree
-    i = p.accounts[parent].leaves + a - p.accounts[parent].first
-    p.tree[at + i] = a if ready else -1
+    at = account(p, parent).tree
+    i = account(p, parent).leaves + a - account(p, parent).first
+    tree = tournament_of(p)
+    tree[at + i] = a if ready else -1
     while i > 1:
         i //= 2
-        p.tree[at + i] = better(p, p.tree[at + 2 * i], p.tree[at + 2 * i + 1])
+        tree[at + i] = better(p, tree[at + 2 * i], tree[at + 2 * i + 1])
 
 
 @inlined
 def ready_below(p: Any, a: int) -> bool:
     """Whether anybody waits in account `a` or below it."""
-    if p.accounts[a].next < p.accounts[a].end:
+    if account(p, a).next < account(p, a).end:
         return True
-    return p.accounts[a].children > 0 and p.tree[p.accounts[a].tree + 1] >= 0
+    return account(p, a).children > 0 and tournament_of(p)[account(p, a).tree + 1] >= 0
 
 
 @compiled
@@ -110,7 +83,7 @@ def renew(p: Any, a: int) -> None:
     """Bring the tournaments above account `a` up to date."""
     while a >= 0:
         enter(p, a, ready_below(p, a))
-        a = p.accounts[a].parent
+        a = account(p, a).parent
 
 
 @compiled
@@ -120,23 +93,23 @@ def first_in_line(p: Any) -> int:
     An account's own queue stands before those of its children.
     """
     a = 0
-    while a >= 0 and p.accounts[a].next >= p.accounts[a].end:
-        a = p.tree[p.accounts[a].tree + 1] if p.accounts[a].children > 0 else -1
+    while a >= 0 and account(p, a).next >= account(p, a).end:
+        a = tournament_of(p)[account(p, a).tree + 1] if account(p, a).children > 0 else -1
     return int(a)
 
 
 @entry
 def open_queues(p: Any, jobs: Any) -> None:
     """The queues of the accounts: `jobs` lie in order of account, first come first served."""
-    for a in range(len(p.accounts)):
-        p.accounts[a].next = 0
-        p.accounts[a].end = 0
+    for a in range(p.accounts):
+        account(p, a).next = 0
+        account(p, a).end = 0
     for j in range(len(jobs)):
         a = jobs[j].account
-        if p.accounts[a].end == 0:
-            p.accounts[a].next = j
-        p.accounts[a].end = j + 1
-    for a in range(len(p.accounts) - 1, -1, -1):
+        if account(p, a).end == 0:
+            account(p, a).next = j
+        account(p, a).end = j + 1
+    for a in range(p.accounts - 1, -1, -1):
         enter(p, a, ready_below(p, a))
 
 
@@ -152,11 +125,11 @@ def admit(p: Any, jobs: Any, free_milli: int, weight: float, admitted: Any) -> i
         a = first_in_line(p)
         if a < 0:
             return count
-        j = p.accounts[a].next
+        j = account(p, a).next
         if jobs[j].milli > free_milli or jobs[j].milli > available(p, a):
             close(p, a)
             continue
-        p.accounts[a].next = j + 1
+        account(p, a).next = j + 1
         free_milli -= jobs[j].milli
         charge(p, a, jobs[j], weight)
         renew(p, a)
@@ -167,81 +140,17 @@ def admit(p: Any, jobs: Any, free_milli: int, weight: float, admitted: Any) -> i
 @compiled
 def close(p: Any, a: int) -> None:
     """Account `a` has no turn until the queues are opened again; those below it have."""
-    p.accounts[a].next += UNLIMITED
+    account(p, a).next += UNLIMITED
     renew(p, a)
 
 
 @entry
 def reopen(p: Any) -> None:
     """Open the queues that `admit` closed."""
-    for a in range(len(p.accounts) - 1, -1, -1):
-        if p.accounts[a].next >= UNLIMITED:
-            p.accounts[a].next -= UNLIMITED
+    for a in range(p.accounts - 1, -1, -1):
+        if account(p, a).next >= UNLIMITED:
+            account(p, a).next -= UNLIMITED
         enter(p, a, ready_below(p, a))
-
-
-@inlined
-def lies_below(p: Any, a: int, top: int) -> bool:
-    """Whether account `a` is `top` or below it."""
-    while a > top:
-        a = p.accounts[a].parent
-    return bool(a == top)
-
-
-@inlined
-def borrows_from(p: Any, b: int, a: int) -> bool:
-    """Whether `b`, or an account above it that `a` is not below, uses more than its guarantee.
-
-    Where `a` is below `b`, whether the own jobs of `b` use what is guaranteed to its children.
-    """
-    if b != a and lies_below(p, a, b):
-        return bool(p.accounts[b].own_used_milli > p.accounts[b].own_milli)
-    while b >= 0 and not lies_below(p, a, b):
-        if p.accounts[b].used_milli > p.accounts[b].subtree_milli:
-            return True
-        b = p.accounts[b].parent
-    return False
-
-
-@inlined
-def guaranteed(p: Any, a: int, wanted: int) -> bool:
-    """Whether `wanted` more is guaranteed to account `a`: among its kin, or to its own jobs."""
-    each = p.accounts[a]
-    whole = each.used_milli + wanted <= each.subtree_milli
-    return bool(whole or each.own_used_milli + wanted <= each.own_milli)
-
-
-@entry
-def reclaim(p: Any, held: Any, order: Any, a: int, wanted: int, free: int, chosen: Any) -> bool:
-    """Choose which of the `held` jobs stop so that `a` can use `wanted` of what it is guaranteed.
-
-    `order` has the jobs that may be stopped, the least costly first; `free` is idle now. Only jobs
-    of accounts that borrow are `chosen`, and none that is not needed. Their use is refunded in the
-    books. False, and nothing chosen, when `a` would borrow itself or that is not enough.
-    """
-    count = 0
-    taken = np.empty(len(order), np.int64)
-    if not guaranteed(p, a, wanted):
-        return False
-    for i in range(len(order)):
-        if free >= wanted and available(p, a) >= wanted:
-            break
-        h = order[i]
-        if borrows_from(p, held[h].account, a):
-            refund(p, held[h].account, held[h].milli)
-            free += held[h].milli
-            taken[count] = h
-            count += 1
-    enough = free >= wanted and available(p, a) >= wanted
-    for i in range(count - 1, -1, -1):  # the costly ones first: is it needed?
-        h = taken[i]
-        hold(p, held[h].account, held[h].milli)
-        if enough and (free - held[h].milli < wanted or available(p, a) < wanted):
-            refund(p, held[h].account, held[h].milli)
-            chosen[h] = True
-        else:
-            free -= held[h].milli
-    return enough
 
 
 @compiled
@@ -258,28 +167,94 @@ def arranged(parents: Any, order: Any) -> Any:
     return found
 
 
-@entry
-def fair_ranks(parents: Any, by_share: Any) -> Any:
-    """How many accounts come before each; `by_share` are the accounts by ascending share.
+@compiled
+def levels_of(parents: Any) -> Any:
+    """How far below the pool each account is."""
+    level = np.zeros(len(parents), np.int64)
+    for a in range(1, len(parents)):
+        level[a] = level[parents[a]] + 1
+    return level
 
-    Siblings in order of share, each followed by all below it (as in Slurm's fair tree).
+
+@compiled
+def sorted_by(keys: Any, count: int, order: Any) -> Any:
+    """`order` by ascending `keys`, which are below `count`; stable."""
+    at = np.zeros(count + 1, np.int64)
+    for a in order:
+        at[keys[a] + 1] += 1
+    at = np.cumsum(at)
+    found = np.empty(len(order), np.int64)
+    for a in order:
+        found[at[keys[a]]] = a
+        at[keys[a]] += 1
+    return found
+
+
+@compiled
+def groups_of(parents: Any, share: Any, by_share: Any) -> tuple[Any, Any]:
+    """The group of each account: those whose shares are equal on every level. And group parents.
+
+    Groups are numbered level by level, those of one parent together, by ascending share.
     """
-    count = len(parents)
-    size, rank = np.ones(count, np.int64), np.zeros(count, np.int64)
-    for a in range(count - 1, 0, -1):
-        size[parents[a]] += size[a]
-    taken = np.ones(count, np.int64)  # by an account itself and those of its children seen so far
-    for a in arranged(parents, by_share)[1:]:
-        parent = parents[a]
-        rank[a] = rank[parent] + taken[parent]
-        taken[parent] += size[a]
+    level = levels_of(parents)
+    order = sorted_by(level, DEPTH_MAX + 2, by_share)
+    group, above = np.zeros(len(parents), np.int64), np.full(len(parents), -1, np.int64)
+    keys = np.zeros(len(parents), np.int64)
+    begin, count = 1, 1
+    while begin < len(order):
+        end = begin
+        while end < len(order) and level[order[end]] == level[order[begin]]:
+            keys[order[end]] = group[parents[order[end]]]
+            end += 1
+        last = -1
+        for a in sorted_by(keys, count, order[begin:end]):
+            if last < 0 or keys[a] != keys[last] or share[a] != share[last]:
+                above[count] = keys[a]
+                count += 1
+            group[a], last = count - 1, a
+        begin = end
+    return group, above[:count]
+
+
+@entry
+def fair_ranks(parents: Any, share: Any, by_share: Any) -> Any:
+    """The place of each account in the fair order, 0 for the pool; equals have one place.
+
+    `by_share` are the accounts by ascending share. Siblings go in order of share, each followed by
+    all below it (as in Slurm's fair tree). Who has used nothing of what is its parent's stands with
+    its parent.
+    """
+    group, above = groups_of(parents, share, by_share)
+    unused = np.ones(len(above), np.bool_)
+    for a in range(len(parents)):
+        unused[group[a]] = share[a] == 0.0
+    places = places_of(above, unused)
+    rank = np.empty(len(parents), np.int64)
+    for a in range(len(parents)):
+        rank[a] = places[group[a]]
     return rank
+
+
+@compiled
+def places_of(above: Any, unused: Any) -> Any:
+    """The place of each group: after its parent and all groups before it, with theirs below."""
+    count = len(above)
+    below = np.zeros(count, np.int64)  # places of all below a group
+    for g in range(count - 1, 0, -1):
+        below[above[g]] += below[g] + (0 if unused[g] else 1)
+    place, next_one = np.zeros(count, np.int64), np.ones(count, np.int64)
+    for g in range(1, count):
+        own = 0 if unused[g] else 1
+        place[g] = next_one[above[g]] if own else place[above[g]]
+        next_one[g] = next_one[above[g]] + own
+        next_one[above[g]] += own + below[g]
+    return place
 
 
 @entry
 def set_shares(p: Any) -> None:
     """The shares of all accounts."""
-    for a in range(len(p.accounts)):
+    for a in range(p.accounts):
         set_share(p, a)
 
 

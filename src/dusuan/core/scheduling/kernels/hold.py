@@ -27,9 +27,9 @@ from dusuan.core.scheduling.kernels.access import (
     picked,
     running_of,
 )
-from dusuan.core.scheduling.kernels.accounts import charge, refund
 from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import duration_ms, no_hem
+from dusuan.core.scheduling.kernels.quota import charge, refund
 
 LATE_MAX = 64  # jobs out of order that are looked through
 

@@ -9,8 +9,8 @@ import numpy as np
 from dusuan.core.scheduling.arrays import FOREVER_MS, KEYS, RUNNING
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import account, job, keys_of, queue_of, scratch_of
-from dusuan.core.scheduling.kernels.accounts import share_out
 from dusuan.core.scheduling.kernels.place import left_ms, scaled
+from dusuan.core.scheduling.kernels.quota import rank_accounts
 
 SUBMITTED, SHORTEST, ATTAINED, FAIR, TIER, PRIORITY, SLACK, AREA, EXPANSION = range(1, 10)
 
@@ -66,7 +66,7 @@ def key(s: Any, rules: Any, part: int, j: int, now: int) -> float:
     if part == ATTAINED:
         return float(level_of(rules, attained_ms(s, rules, j, now)))
     if part == FAIR:
-        return account(s, job(s, j).account).share
+        return float(account(s, job(s, j).account).rank)
     if part == TIER:
         return float(job(s, j).tier)
     if part == PRIORITY:
@@ -144,7 +144,7 @@ def reorder(s: Any, rules: Any, now: int) -> None:
     """Order the whole queue anew, for parts that change while jobs wait. Fast when little has."""
     for part in rules.order:
         if part == FAIR:
-            share_out(s, rules, now)
+            rank_accounts(s, rules, now)
     for i in range(s.waiting):
         set_keys(s, rules, queue_of(s)[i], now)
     sort_queue(s)

@@ -9,6 +9,7 @@ import numpy as np
 from dusuan.core.scheduling.arrays import ANY_TYPE, RUNNING, WHOLE
 from dusuan.core.scheduling.compiled import compiled
 from dusuan.core.scheduling.kernels.access import (
+    chosen_of,
     free_of,
     holding,
     job,
@@ -19,12 +20,20 @@ from dusuan.core.scheduling.kernels.access import (
     running_of,
     scratch_of,
 )
-from dusuan.core.scheduling.kernels.accounts import borrows, wanted_milli, within_quota
+from dusuan.core.scheduling.kernels.accounts import give, limit_of, reclaim, takes_back
+from dusuan.core.scheduling.kernels.accounts import hold as hold_in_books
 from dusuan.core.scheduling.kernels.hold import preempt
 from dusuan.core.scheduling.kernels.order import ATTAINED, TIER, key
 from dusuan.core.scheduling.kernels.place import is_open, keeps_together, node_share
+from dusuan.core.scheduling.kernels.quota import (
+    BY_ORDER,
+    BY_QUOTA,
+    BY_TIER,
+    quota_milli,
+    reclaims,
+    wanted_milli,
+)
 
-BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4
 _IMPOSSIBLE = 1 << 60
 CALM_KEYS = 2  # parts of an order that `is_calm_for` compares
 _MARK_BITS, _MARK_ALL = 16, (1 << 16) - 1
@@ -62,12 +71,9 @@ def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     how = rules.preempt
     if how & BY_TIER and job(s, victim).tier > job(s, j).tier:
         return True
-    if (
-        how & BY_QUOTA
-        and borrows(s, job(s, victim).account)
-        and within_quota(s, job(s, j).account, wanted_milli(s, j))
-    ):
-        return True
+    if how & BY_QUOTA and s.limits and job(s, victim).tier >= job(s, j).tier:
+        if takes_back(s, job(s, j).account, quota_milli(s, j), job(s, victim).account):
+            return True
     if how & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
         return False
     return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
@@ -107,46 +113,155 @@ def cheapest(s: Any, rules: Any, n: int, j: int, now: int, floor: float) -> int:
     while h >= 0:
         victim = holding(s, h).job
         cost = loss(s, rules, victim, now) + 1e-9 * victim
-        if floor < cost < least and may_stop(s, rules, victim, j, now):
-            best, least = h, cost
+        if floor < cost < least and job(s, victim).leaving == 0:
+            if may_stop(s, rules, victim, j, now):
+                best, least = h, cost
         h = holding(s, h).next_on_node
     return best
+
+
+@compiled
+def clear_leaving(s: Any, n: int) -> tuple[int, int]:
+    """Count what those already chosen hold on `n` as free; returns their CPU and memory there."""
+    cpu, memory = 0, 0
+    for d in range(node(s, n).gpus):
+        scratch_of(s)[d] = free_of(s)[n, d]
+    h = node(s, n).first if s.chosen > 0 else -1
+    while h >= 0:
+        if job(s, holding(s, h).job).leaving:
+            clear_devices(s, n, h)
+            cpu += holding(s, h).cpu_milli
+            memory += holding(s, h).memory_mib
+        h = holding(s, h).next_on_node
+    return cpu, memory
 
 
 @compiled
 def clear_node(
     s: Any, rules: Any, n: int, j: int, need: int, milli: int, cpu: int, memory: int, now: int
 ) -> float:
-    """What it costs to make room for `need` devices on `n`; the victims' count is in `counts`.
+    """What it costs to make room for `need` devices on `n`; `s.victims` jobs would have to go.
 
-    Victims are taken cheapest first; the chosen are those in that order, `counts.victims` of them.
+    They are taken cheapest first, and stand in `chosen` after those already chosen. While they are
+    looked for they hold nothing in the books, so that nobody is taken who does not borrow then.
     """
-    for d in range(node(s, n).gpus):
-        scratch_of(s)[d] = free_of(s)[n, d]
-    cpu -= node(s, n).cpu_free_milli
-    memory -= node(s, n).memory_free_mib
-    total, floor, chosen = 0.0, -1.0, 0
+    their_cpu, their_memory = clear_leaving(s, n)
+    cpu -= node(s, n).cpu_free_milli + their_cpu
+    memory -= node(s, n).memory_free_mib + their_memory
+    total, floor, count = 0.0, -1.0, 0
     while cpu > 0 or memory > 0 or roomy(s, n, milli) < need:
         h = cheapest(s, rules, n, j, now, floor)
         if h < 0:
-            return np.inf
-        floor = loss(s, rules, holding(s, h).job, now) + 1e-9 * holding(s, h).job
+            total = np.inf
+            break
+        victim = holding(s, h).job
+        floor = loss(s, rules, victim, now) + 1e-9 * victim
         clear_devices(s, n, h)
         cpu -= holding(s, h).cpu_milli
         memory -= holding(s, h).memory_mib
         total += floor
-        chosen += 1
-    s.victims = chosen
+        chosen_of(s)[s.chosen + count] = victim
+        leave_books(s, victim)
+        count += 1
+    s.victims = count
+    for i in range(count):
+        join_books(s, chosen_of(s)[s.chosen + i])
     return total
 
 
 @compiled
-def evict(s: Any, rules: Any, n: int, j: int, count: int, now: int) -> None:
-    """Stop the `count` cheapest jobs on node `n`."""
-    for _ in range(count):
-        h = cheapest(s, rules, n, j, now, -1.0)
-        if h >= 0:
-            preempt(s, rules, holding(s, h).job, j, now)
+def leave_books(s: Any, victim: int) -> None:
+    """Let `victim` hold nothing in the books."""
+    if s.limits:
+        give(s, job(s, victim).account, job(s, victim).taken_milli)
+
+
+@compiled
+def join_books(s: Any, victim: int) -> None:
+    """Undo `leave_books`."""
+    if s.limits:
+        hold_in_books(s, job(s, victim).account, job(s, victim).taken_milli)
+
+
+@compiled
+def choose(s: Any, victim: int) -> None:
+    """`victim` is to be stopped, if enough others are found."""
+    chosen_of(s)[s.chosen] = victim
+    s.chosen += 1
+    job(s, victim).leaving = 1
+    leave_books(s, victim)
+
+
+@compiled
+def choose_found(s: Any) -> None:
+    """Choose those whom `clear_node` found last."""
+    for _ in range(s.victims):
+        choose(s, chosen_of(s)[s.chosen])
+
+
+@compiled
+def unchoose(s: Any) -> int:
+    """Nobody is chosen any more; returns how many were."""
+    count = s.chosen
+    for i in range(count):
+        job(s, chosen_of(s)[i]).leaving = 0
+        join_books(s, chosen_of(s)[i])
+    s.chosen = 0
+    return int(count)
+
+
+@compiled
+def stop_chosen(s: Any, rules: Any, j: int, now: int) -> None:
+    """Stop all who are chosen, for `j`."""
+    count = unchoose(s)
+    for i in range(count):
+        preempt(s, rules, chosen_of(s)[i], j, now)
+
+
+@compiled
+def choose_borrowers(s: Any, rules: Any, j: int, milli: int, now: int) -> bool:
+    """Choose who has to give back what `j` is owed, the least costly first; all or nothing.
+
+    True as well when nobody has to. Those chosen before hold nothing in the books any more.
+    """
+    a = job(s, j).account
+    if limit_of(s, a, milli) < 0:
+        return True
+    if not reclaims(s, rules, j):
+        return False
+    those = np.empty(s.running, np.int64)
+    count = 0
+    for i in range(s.running):
+        each = job(s, running_of(s)[i])
+        if each.preemptible == 0 or each.protected_ms > now or each.leaving:
+            continue
+        if each.tier >= job(s, j).tier:  # or both would take back from each other for ever
+            those[count] = running_of(s)[i]
+            count += 1
+    whose, held, cost = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    for i in range(count):
+        whose[i], held[i] = job(s, those[i]).account, job(s, those[i]).taken_milli
+        cost[i] = loss(s, rules, those[i], now) + 1e-9 * those[i]
+    chosen, order = np.zeros(count, np.int64), np.argsort(cost, kind="mergesort")
+    if not reclaim(s, whose, held, order, a, milli, milli, chosen):
+        return False
+    for i in np.argsort(chosen, kind="mergesort"):
+        if chosen[i] > 0:
+            join_books(s, those[i])  # `reclaim` took it out
+            choose(s, those[i])
+    return True
+
+
+@compiled
+def take_quota(s: Any, rules: Any, j: int, milli: int, now: int) -> bool:
+    """Stop borrowers so that `j` may hold `milli` of what is free, if it is owed that."""
+    if not reclaims(s, rules, j) or not rate_left(s, rules, now):
+        return False
+    s.chosen = 0
+    if not choose_borrowers(s, rules, j, milli, now):
+        return False
+    stop_chosen(s, rules, j, now)
+    return True
 
 
 @compiled
@@ -173,8 +288,8 @@ def cost_on(s: Any, rules: Any, n: int, j: int, now: int) -> float:
 
 @compiled
 def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Make room on the one node where it costs least."""
-    best, least, count = -1, np.inf, 0
+    """Choose whom to stop on the one node where it costs least."""
+    best, least = -1, np.inf
     for n in range(s.nodes):
         if job(s, j).devices > node(s, n).gpus or to_be_had(s, n) < 0:
             continue
@@ -182,10 +297,11 @@ def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
             continue
         cost = cost_on(s, rules, n, j, now)
         if cost < least and s.victims > 0:  # with none it fits, on what is reserved for another
-            best, least, count = n, cost, s.victims
+            best, least = n, cost
     if best < 0:
         return False
-    evict(s, rules, best, j, count, now)
+    cost_on(s, rules, best, j, now)
+    choose_found(s)
     return True
 
 
@@ -202,7 +318,7 @@ def enough_nodes(s: Any, j: int, t: int) -> bool:
 
 @compiled
 def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
-    """Make room on the whole nodes of type `t` where it costs least. All or nothing."""
+    """Choose whom to stop on the nodes of type `t` where it costs least. All or nothing."""
     nodes = s.nodes
     if not enough_nodes(s, j, t):
         return False
@@ -221,7 +337,7 @@ def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
         return False
     for i in range(used):
         if costs[order[i]] > 0 and cost_on(s, rules, order[i], j, now) < np.inf:
-            evict(s, rules, order[i], j, s.victims, now)
+            choose_found(s)
     return True
 
 
@@ -241,13 +357,12 @@ def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     """Stop jobs so that `j` fits, if it may; True when it then does."""
     if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
         return False
-    cheapest_job = cheapest_stoppable(s, rules, j, now)
-    if cheapest_job < 0:
-        note_calm(s, rules, j)
-    elif one_is_enough(s, j):
-        preempt(s, rules, cheapest_job, j, now)
-        return True
-    elif single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now):
+    s.chosen = 0
+    if find_victims(s, rules, j, now):
+        if s.limits and rules.quota and not choose_borrowers(s, rules, j, quota_milli(s, j), now):
+            unchoose(s)
+            return False
+        stop_chosen(s, rules, j, now)
         return True
     if not reclaims(s, rules, j) and (s.failed < 0 or asks_more(s, s.failed, j)):
         s.failed = j
@@ -289,6 +404,19 @@ def stands_still(rules: Any) -> bool:
         if part != ATTAINED and part != TIER and part != 0:
             return False
     return True
+
+
+@compiled
+def find_victims(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Choose whose devices `j` could have; True when it would then fit."""
+    cheapest_job = cheapest_stoppable(s, rules, j, now)
+    if cheapest_job < 0:
+        note_calm(s, rules, j)
+        return False
+    if one_is_enough(s, j):
+        choose(s, cheapest_job)
+        return True
+    return single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now)
 
 
 @compiled
@@ -397,7 +525,7 @@ def asks_more(s: Any, a: int, b: int) -> bool:
 
 @compiled
 def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Make room on whole nodes of some type that `j` accepts, for a gang that may lie anywhere."""
+    """Choose whom to stop on nodes of a type that `j` accepts, for a gang that lies anywhere."""
     if job(s, j).milli < WHOLE or keeps_together(s, j):
         return False
     for t in range(s.types):
@@ -407,13 +535,6 @@ def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
             if gang_victims(s, rules, j, t, now):
                 return True
     return False
-
-
-@compiled
-def reclaims(s: Any, rules: Any, j: int) -> bool:
-    """Whether `j` may take back what its account is guaranteed, whatever the order says."""
-    by_quota = rules.preempt & BY_QUOTA != 0
-    return by_quota and within_quota(s, job(s, j).account, wanted_milli(s, j))
 
 
 @compiled

@@ -30,7 +30,7 @@ from dusuan.core.scheduling.kernels.access import (
     scratch_of,
 )
 from dusuan.core.scheduling.kernels.backfill import correct_ends
-from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, may_start
+from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, may_start_now
 from dusuan.core.scheduling.kernels.hold import start
 from dusuan.core.scheduling.kernels.place import (
     NOW,
@@ -43,6 +43,7 @@ from dusuan.core.scheduling.kernels.place import (
     pick_whole,
     spans_nodes,
 )
+from dusuan.core.scheduling.kernels.quota import picked_milli, short
 from dusuan.core.scheduling.kernels.score import fits
 
 
@@ -239,6 +240,14 @@ def start_gang(s: Any, rules: Any, j: int, chosen: Any, now: int) -> bool:
         here = node(s, n)
         if here.cpu_free_milli < taken.cpu_milli or here.memory_free_mib < taken.memory_mib:
             return False
+    return start_within_quota(s, rules, j, now)
+
+
+@compiled
+def start_within_quota(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Start `j` on the picks, unless they are more than it asks for, and more than its quota."""
+    if short(s, rules, j, picked_milli(s)):
+        return False
     start(s, rules, j, now, -1)
     return True
 
@@ -254,8 +263,7 @@ def start_on(s: Any, rules: Any, j: int, b: int, grouped: bool, now: int) -> boo
             return False
         s.pick_count = 0
         pick_devices(s, rules, j, b, NOW, False)
-    start(s, rules, j, now, -1)
-    return True
+    return start_within_quota(s, rules, j, now)
 
 
 @compiled
@@ -276,7 +284,7 @@ def slot(s: Any, rules: Any, j: int, p: Any, now: int) -> bool:
     """Give `j` its first slot: now, which starts it, or later. False where it has none."""
     p.past[:] = 0
     spans = not p.grouped and spans_nodes(s, j)
-    for k in range(0 if may_start(s, rules, j, now) else 1, p.count[0]):
+    for k in range(0 if may_start_now(s, rules, j, now) else 1, p.count[0]):
         if p.total[k] < job(s, j).devices:
             continue
         if one_slot(s, rules, j, p, k, now) or (spans and gang_slot(s, rules, j, p, k, now)):

@@ -9,15 +9,25 @@ import numpy as np
 from dusuan.core.scheduling.arrays import DEVICES_PER_NODE_MAX, WAITING
 from dusuan.core.scheduling.compiled import compiled, entry
 from dusuan.core.scheduling.kernels.access import job, kind, queue_of
+from dusuan.core.scheduling.kernels.accounts import limit_of, open_all
 from dusuan.core.scheduling.kernels.backfill import forget_promises, outlast, reserve
-from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, gate_closed, may_start
+from dusuan.core.scheduling.kernels.gates import (
+    CAPACITY,
+    CONSERVATIVE,
+    EASY,
+    NO_REASON,
+    ORDER,
+    STRICT,
+    gate_closed,
+    may_start,
+    wait_for_quota,
+)
 from dusuan.core.scheduling.kernels.hold import start
 from dusuan.core.scheduling.kernels.order import mark_overdue, reorder
 from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, no_hem, place
-from dusuan.core.scheduling.kernels.preempt import hopeless, make_room
+from dusuan.core.scheduling.kernels.preempt import hopeless, make_room, take_quota
 from dusuan.core.scheduling.kernels.profile import conservative
-
-STRICT, SKIP, EASY, CONSERVATIVE = range(4)
+from dusuan.core.scheduling.kernels.quota import picked_milli, quota_milli, short
 
 
 @compiled
@@ -27,13 +37,34 @@ def try_start(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     if found and s.debtor >= 0:
         pay_debt(s, rules, now)
         found = place(s, rules, j, now, view)
+    if found and s.limits and not quota_for_picks(s, rules, j, now):
+        s.barred = j
+        return False
     if not found and make_room(s, rules, j, now):
-        found = place(s, rules, j, now, NOW)
+        found = place(s, rules, j, now, NOW) and not short(s, rules, j, picked_milli(s))
     if not found:
         return False
     start(s, rules, j, now, -1)
     if view == BACKFILL:
         outlast(s, j, now)
+    return True
+
+
+@compiled
+def quota_for_picks(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Whether `j` may hold what is picked for it, once borrowers gave back what it is owed."""
+    milli = picked_milli(s)
+    return not short(s, rules, j, milli) or take_quota(s, rules, j, milli, now)
+
+
+@compiled
+def lacks_quota(s: Any, rules: Any, j: int, now: int) -> bool:
+    """Whether it is quota, and not devices, that `j` could not start for. Sets the reason."""
+    if s.limits == 0 or rules.quota == 0:
+        return False
+    if s.barred != j and limit_of(s, job(s, j).account, quota_milli(s, j)) <= 0:
+        return False
+    wait_for_quota(s, rules, j, now)
     return True
 
 
@@ -48,6 +79,8 @@ def pay_debt(s: Any, rules: Any, now: int) -> None:
 @compiled
 def hold_back(s: Any, rules: Any, j: int, held: int, now: int) -> int:
     """`j` has to wait: what that means for those behind it. Returns the types held back."""
+    if lacks_quota(s, rules, j, now):
+        return held
     job(s, j).reason = CAPACITY
     if job(s, j).yields:
         return held
@@ -84,8 +117,8 @@ def all_types(s: Any) -> int:
 @compiled
 def exhausted(s: Any, rules: Any, j: int) -> bool:
     """Whether neither `j` nor anybody after it can start any more."""
-    if s.deviceless or (s.free_milli > 0 and (s.shares or s.none_from > 1)):
-        return False
+    if s.deviceless or s.limits or (s.free_milli > 0 and (s.shares or s.none_from > 1)):
+        return False  # with limits, somebody behind may be owed what others borrow
     return hopeless(s, rules, j, True)
 
 
@@ -122,7 +155,8 @@ def serve_shortest(s: Any, rules: Any, tried: int, now: int) -> None:
         if exhausted(s, rules, j):
             return
         if may_start(s, rules, j, now) and not try_start(s, rules, j, now, BACKFILL):
-            job(s, j).reason = CAPACITY
+            if not lacks_quota(s, rules, j, now):
+                job(s, j).reason = CAPACITY
 
 
 @compiled
@@ -147,7 +181,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
     reason. 3. Close ranks. A preempted job is not in the queue yet: the caller stops it first.
     """
     s.line_count = 0
-    s.failed = s.debtor = -1
+    s.failed = s.debtor = s.barred = -1
     s.none_from = DEVICES_PER_NODE_MAX + 1
     no_hem(s)
     if s.waiting == 0:
@@ -156,6 +190,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
     if rules.dynamic:
         reorder(s, rules, now)
     forget_promises(s)
+    open_all(s)
     if rules.backfill == CONSERVATIVE:
         conservative(s, rules, now)
     else:
