@@ -336,7 +336,7 @@ def conservative(s: Any, rules: Any, now: int) -> None:
         j = queue_of(s)[i]
         if i <= last and slot(s, rules, j, p, now) and job(s, j).state != WAITING:
             last = last_to_start(s, p, waiting)
-        elif (i <= last or may_start(s, rules, j, now)) and job(s, j).reason == NO_REASON:
+        elif (i <= last or may_start_now(s, rules, j, now)) and job(s, j).reason == NO_REASON:
             job(s, j).reason = ORDER if promised else CAPACITY
             promised = True
         i += 1
