@@ -259,6 +259,41 @@ def test_a_gang_gets_a_node_by_the_cheapest_move() -> None:
     assert consolidation.make_room(p, 0, []) is None, "nobody may be moved"
 
 
+def placed(*jobs: tuple[int, int, bool], nodes: int = 3) -> tuple[Any, list[Any]]:
+    """Nodes of four devices; jobs are (node, devices, movable). Kind k asks for k + 1 devices."""
+    kinds = requests([(1_000, 0, 1, 1000, devices) for devices in (1, 2, 3, 4)])
+    several = hosts([0] * nodes, [4] * nodes, [CPU] * nodes)
+    p, held, used = packing.new_packing(several, kinds, np.ones(4, int), "spread"), [], [0] * nodes
+    for i, (node, devices, movable) in enumerate(jobs):
+        bits = ((1 << devices) - 1) << used[node]
+        used[node] += devices
+        p.retake(node, devices - 1, bits)
+        held.append(consolidation.Held(i, devices - 1, node, bits, movable))
+    return p, held
+
+
+def test_no_more_moves_than_must() -> None:
+    """The small job finds the one free device elsewhere; the large one, or both, would not."""
+    p, held = placed((0, 2, True), (0, 1, True), (1, 3, False), nodes=2)
+    room = consolidation.make_room(p, 1, held)
+    assert room is not None and room.node == 0 and room.moved_milli == 1000
+    assert [(move.job, move.node) for move in room.moves] == [(1, 1)]
+
+
+def test_where_one_stays_that_may_not_move_there_is_no_room() -> None:
+    p, held = placed((0, 1, True), (0, 1, False), (1, 3, False), nodes=2)
+    assert consolidation.make_room(p, 3, held) is None
+    assert [p.evaluate(n, 1)[0] >= 0 for n in range(2)] == [True, False], "as it was"
+
+
+def test_the_large_move_first() -> None:
+    """The other way round the small job would take a device that the large one needs."""
+    p, held = placed((0, 2, True), (0, 1, True), (1, 2, False), (2, 3, False))
+    room = consolidation.make_room(p, 3, held)
+    assert room is not None
+    assert [(move.job, move.node) for move in room.moves] == [(0, 1), (1, 2)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(NODES, REQUESTS, STEPS, st.integers(0, 7))
 def test_moves_leave_the_books_right(nodes: Any, rows: Any, steps: Any, wanted: int) -> None:
