@@ -173,7 +173,8 @@ def other_device(lines: list[Line]) -> tuple[Line, str]:
 
 
 def no_such_start(lines: list[Line]) -> tuple[Line, str]:
-    line = first_with(lines, "moves", "starts")
+    told = [line for line in lines if "runs" not in line]  # these count who waits: a gap, then
+    line = first_with(told, "moves", "starts")
     return line, line["moves"]["starts"].pop()["job_id"]
 
 

@@ -114,7 +114,7 @@ class Recorder:
             return replace(known, quiet=known.quiet + 1, quiet_ms=this.now_ms)
         if known.n != _last(tx):  # somebody else decided in between
             return self._begin(tx, this, now)
-        entry = replace(news, left=_left(tx, *leaving))
+        entry = replace(news, left=_left(tx, *leaving, this.seen))
         entry = _whole(entry, this) if known.is_due(this.now_ms) else entry
         return _remembered(known, this, entry, _insert(tx, entry, now))
 
@@ -166,12 +166,14 @@ def _whole(news: Entry, this: _Round) -> Entry:
     return replace(news, whole=this.seen, policy=this.policy, waits={}, runs=runs)
 
 
-def _left(tx: Tx, placed: list[str], waited: list[str]) -> dict[str, Left]:
-    """What became of jobs that are not where they were."""
+def _left(tx: Tx, placed: list[str], waited: list[str], seen: Sight) -> dict[str, Left]:
+    """What became of jobs that are not where they were, whatever the round did with them then."""
     if not placed and not waited:
         return {}
     rows = {row.id: row for row in tx.all(LeftRow, "jobs_left", ids=[*placed, *waited])}
     ran = {name: _how(rows[name], ran=True) for name in placed}
+    for name in ran.keys() & {each.job.job_id for each in seen.waiting}:
+        ran[name] = replace(ran[name], to="queued")
     return ran | {name: _how(rows[name], ran=False) for name in waited}
 
 

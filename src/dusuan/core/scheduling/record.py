@@ -100,7 +100,10 @@ class Header:
 
 
 def bare(sight: Sight) -> Sight:
-    """The sight without words: reasons from outside name accounts and amounts."""
+    """The sight without words: names of accounts, and reasons from outside, which say amounts."""
+    if any(share.name for share in sight.pool.shares):
+        nameless = tuple(replace(share, name="") for share in sight.pool.shares)
+        sight = replace(sight, pool=replace(sight.pool, shares=nameless))
     if not sight.blocked and sight.trouble is None:
         return sight
     blocked = {name: _bare(wait.code) for name, wait in sight.blocked.items()}

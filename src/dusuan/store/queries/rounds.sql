@@ -7,11 +7,13 @@ SELECT coalesce(max(n), 0) AS id FROM round_log
 INSERT INTO round_log (n, at, whole, line) VALUES (%(n)s, %(at)s, %(whole)s, %(line)s)
 
 -- name: jobs_left
--- What became of jobs that have no devices any more, or do not wait any more.
+-- What became of jobs that have no devices any more, or do not wait any more. The round that asks may
+-- have begun another attempt just now.
 SELECT j.id, j.state, j.stop_reason, j.finished_at, a.end_reason, a.stop_asked, a.ended_at,
        coalesce(a.started_at, a.created_at) AS began_at
 FROM job j LEFT JOIN LATERAL (
-    SELECT * FROM attempt WHERE attempt.job_id = j.id ORDER BY number DESC LIMIT 1) a ON true
+    SELECT * FROM attempt WHERE attempt.job_id = j.id AND state = 'ended'
+    ORDER BY number DESC LIMIT 1) a ON true
 WHERE j.id = ANY(%(ids)s)
 
 -- name: round_first_of
