@@ -98,9 +98,7 @@ def test_the_queue_is_in_order_however_it_was(count: int, overdue_s: float) -> N
     jobs["state"], jobs["tier"] = arrays.WAITING, draw.integers(0, 3, count)
     jobs["predicted_ms"] = draw.integers(1, 40, count)
     jobs["submit_ms"] = jobs["since_ms"] = draw.integers(0, 100_000, count)
-    made = state.new_state(
-        nodes_of([(0, 0, 0, 0, 0)]), np.zeros(1, np.int64), jobs, arrays.accounts_array(1)
-    )
+    made = state.new_state(nodes_of([(0, 0, 0, 0, 0)]), np.zeros(1, np.int64), jobs, NOBODY)
     parts = policy.PolicyParts("mine", order=("tier", "shortest"), overdue_s=overdue_s)
     decide.fill_queue(made, policy.rules(parts), 100_000)
     decide.decide(made, policy.rules(parts), 100_000)
