@@ -39,6 +39,18 @@ def test_a_recorded_day_replays_from_a_file_plain_or_packed(dusuan: Command) -> 
     assert "decisions" in shown.stdout
 
 
+@pytest.mark.timeout(600)  # the first run compiles the simulator
+def test_a_recorded_day_is_a_trace_of_its_own_cluster(dusuan: Command) -> None:
+    lived(dusuan)
+    dusuan.json("sim", "record", "--out", "day.jsonl")
+    for policy in ("dusuan", "fcfs"):
+        run = ("sim", "run", "--format", "journal", "--jobs", "day.jsonl", "--policy", policy)
+        found = dusuan.json(*run)
+        assert (found["jobs"], found["jobs_rejected"], found["decisions"]) == (3, 0, 3)
+        assert found["allocation"] == 1.0  # all three on the one device of the record
+        assert [each["jobs"] for each in found["accounts"]] == [3]
+
+
 def test_a_difference_is_told_in_words_and_by_the_exit_status(dusuan: Command) -> None:
     lived(dusuan)
     dusuan.json("sim", "record", "--out", "day.jsonl")
