@@ -178,7 +178,7 @@ class Centre:
         self.running: dict[str, RunningJob] = {}
         self.queue: dict[str, QueuedJob] = {}
         self.shares = tuple(
-            Share(f"a{i}", usage_ms=float(self.draw.random()), usage_at_ms=self.now_ms)
+            Share(f"a{i}", usage_gflop=float(self.draw.random()), usage_at_ms=self.now_ms)
             for i in range(100)
         )
         while not self.queue:  # full, before anybody waits

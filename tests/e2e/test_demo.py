@@ -26,9 +26,10 @@ def test_the_demo_keeps_what_it_promises(instance: Instance) -> None:
     assert receipt["state"] == "succeeded"
     assert receipt["result"]["accuracy"] >= 0.95
     assert receipt["held_gflop"] == receipt["rating_gflops"] * receipt["held_ms"] // 1_000
-    assert receipt["held_gflop"] == sum(lot["gflop"] for lot in receipt["lots"])
-    spent = receipt["balance_before_gflop"] - receipt["balance_after_gflop"]
-    assert spent == receipt["held_gflop"]
+    # On a machine with much else to do the job passes its quote, and the centre bears the rest.
+    paid = receipt["held_gflop"] - receipt["borne_gflop"] - receipt["overrun_gflop"]
+    assert paid == sum(lot["gflop"] for lot in receipt["lots"]) > 0
+    assert receipt["balance_before_gflop"] - receipt["balance_after_gflop"] == paid
     assert receipt["charge_fen"] > 0
     assert receipt["delivered_source"] == "reported by the job"
     assert list((instance.data / "demo").rglob("model.npz"))
