@@ -18,7 +18,7 @@ endif
 # An environment that the caller has active is not ours, nor are its settings for Python.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: demo test check bench accuracy install mutants ratchet lock clean
+.PHONY: demo test check search bench accuracy install mutants ratchet lock clean
 
 install: $(STAMP)
 
@@ -45,6 +45,12 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/core tests/house
+
+# Property tests on examples that nobody has tried yet; ROUNDS times.
+search: $(STAMP)
+	for round in $$(seq $${ROUNDS:-1}); do \
+	    $(BIN)/python -m pytest -q --hypothesis-profile=search \
+	        $$(grep -rl "import.* given" tests) || exit 1; done
 
 bench: $(STAMP)
 	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done

@@ -8,10 +8,17 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from dusuan.store.embedded import EmbeddedPostgres, with_database
 from dusuan.store.migrate import migrate
+
+# The suite tries the same examples every time, so that a change is judged by itself. `make search`
+# looks for new ones.
+settings.register_profile("suite", derandomize=True)
+settings.register_profile("search", print_blob=True)
+settings.load_profile("suite")
 
 # A test's database need not survive a power cut, so the server need not wait for the disk.
 HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -91,8 +91,8 @@ def _allowed(cluster: Cluster, remedy: Remedy) -> Cluster:
     """The cluster with the limits that a remedy names, such as "2 on acme, 1 on acme/vision"."""
     raised = {}
     if remedy.change == "lend":
-        return replace(cluster, shares=tuple(replace(s, lend=None) for s in cluster.shares))
-    if remedy.change == "borrow":
+        cluster = replace(cluster, shares=tuple(replace(s, lend=None) for s in cluster.shares))
+    if remedy.change in ("borrow", "lend") and remedy.value != "others":
         raised = {name: int(n) for n, name in (e.split(" on ") for e in remedy.value.split(", "))}
     shares = (replace(s, borrow=raised.get(s.account, s.borrow)) for s in cluster.shares)
     return replace(cluster, shares=tuple(shares))

@@ -38,6 +38,11 @@ def why(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]
     return {**answer, "remedies": told, "expected_start_at": at and at.isoformat()}
 
 
+def _also(value: str) -> str:
+    """What else has to be allowed besides lending."""
+    return "" if value == "others" else f"the operator let accounts borrow more ({value}) and "
+
+
 def _told(tx: Tx, remedy: Remedy) -> dict[str, Any]:
     value = str(remedy.value)
     texts = {
@@ -47,7 +52,8 @@ def _told(tx: Tx, remedy: Remedy) -> dict[str, Any]:
         "tier": f"on the tier {value} ({_price(tx, value)}) it would start now",
         "wall_time": f"with a wall time of {remedy.value} ms or less it would start now",
         "borrow": f"if the operator let accounts borrow more ({value}) it would start now",
-        "lend": "if others lent what they are guaranteed and do not use it would start now",
+        "lend": f"if {_also(value)}others lent what they are guaranteed and do not use it would "
+        "start now",
     }
     stops = f", for which {remedy.stops} preemptible jobs would be stopped" if remedy.stops else ""
     return {

@@ -61,7 +61,9 @@ class Profile(NamedTuple):
 
 @compiled
 def by_type(s: Any) -> bool:
-    """Whether bins are types: every node has one device."""
+    """Whether bins are types: every node has one device, and nobody asks for none."""
+    if s.deviceless:
+        return False
     for n in range(s.nodes):
         if node(s, n).gpus != 1:
             return False
