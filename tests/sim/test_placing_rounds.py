@@ -77,8 +77,7 @@ def steps_of(cluster: Any, rules: Any, steps: Any) -> Any:
         yield decide.decide(cluster, rules, now), cluster.free.tolist(), now
         check_ends(cluster)
         running = np.flatnonzero(jobs["state"] == arrays.RUNNING)
-        for j in running[:leave]:
-            decide.vacate(cluster, rules, int(j), now, arrays.ENDED)
+        decide.vacate_all(cluster, rules, running[:leave], now, arrays.ENDED)
 
 
 def check_ends(cluster: Any) -> None:

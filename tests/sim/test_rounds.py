@@ -13,13 +13,14 @@ import pytest
 from dusuan.cli import simulating
 from dusuan.core.plain import to_plain
 from dusuan.core.scheduling.live import Moves, Sight, Waiting
-from dusuan.core.scheduling.model import Cluster, DeviceSlot, QueuedJob, Request, Start
+from dusuan.core.scheduling.model import Cluster, DeviceSlot, QueuedJob, Request, Share, Start
 from dusuan.core.scheduling.policy import POLICIES
 from dusuan.core.scheduling.record import Entry, Left, Run
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim import recorded
 from dusuan.sim.readers import read
 from dusuan.sim.replay import Replayed, replay
+from dusuan.sim.run import Settings, simulate
 from dusuan.sim.trace import Rated
 
 Line = dict[str, Any]
@@ -226,8 +227,39 @@ def test_a_record_is_a_workload_with_its_cluster(tmp_path: Path) -> None:
     assert not isinstance(site, Problem)
     assert (site.devices, site.models, list(site.ratings)) == (1, ("X",), [100])
     assert site.watts == (300.0,)
-    given = simulating.read("journal", path, None, None)  # `sim run` without --cluster
+    given = simulating.read("journal", path, None, None, None)  # `sim run` without --cluster
     assert (given.site.devices, given.trace.names) == (1, trace.names)
+
+
+def with_quota(path: Path) -> Path:
+    """Two devices, of which the account of all three jobs may use one; its customer has both."""
+    content = lines()
+    sight = content[1]["whole"]
+    slots = [DeviceSlot(f"gpu:{i}", "n1", "gpu", "X", gflops=100) for i in (0, 1)]
+    limits = (Share("customer", quota=2, lend=0), Share("acc", "customer", 3.0, 1, 0))
+    sight["pool"] = to_plain(Cluster(tuple(slots), shares=limits))
+    return write(path, content)
+
+
+def test_the_accounts_of_a_record_keep_their_limits(tmp_path: Path) -> None:
+    path = with_quota(tmp_path / "log")
+    given = simulating.read("journal", path, None, None, None)
+    tree = given.accounts
+    assert given.trace.accounts == ("acc",)
+    assert tree["parent"].tolist() == [1, -1]
+    assert tree["weight"].tolist() == [3.0, 1.0]
+    assert tree["quota_milli"].tolist() == [1000, 2000]
+    assert tree["borrow_milli"].tolist() == [0, -1]
+    assert tree["lend_milli"].tolist() == [-1, 0]
+    none = tmp_path / "none.csv"  # a file of accounts stands instead of the record's
+    none.write_text("account\nacc\n")
+    freed = simulating.read("journal", path, None, None, none)
+    most = []
+    for each in (given, freed):
+        settings = Settings(POLICIES["centre"])
+        outcome = simulate(each.site, each.trace, settings, lambda: 0.0, accounts=each.accounts)
+        most.append(outcome.measured.series.held.max())
+    assert most == [1, 2]
 
 
 def test_runs_of_reasons_have_to_fit_the_queue(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from dusuan.cli import render, simulating
 from dusuan.cli.failures import Failure, usage
 from dusuan.cli.session import Json, Session, command
 from dusuan.cli.simulating import (
+    Accounts,
     Cluster,
     FaultFile,
     FaultRate,
@@ -66,6 +67,7 @@ def compare(
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
     fault_rates: FaultFile = None,
+    accounts: Accounts = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +76,7 @@ def compare(
         chosen = [simulating.policy_of(name.strip()) for name in policies.split(",")]
         if len({each.name for each in chosen}) < len(chosen):
             raise usage("twice", "a policy is named twice", "name each once")
-        given = simulating.read(form, jobs, nodes, cluster)
+        given = simulating.read(form, jobs, nodes, cluster, accounts)
         how = simulating.How(predict, restart_s, faults, fault_rates)
         _compared(s, given, chosen, how, seeds, html)
 
@@ -96,7 +98,7 @@ def _compared(
     for seed in range(seeds):
         trace = drawn(given.trace, seed)
         for each in chosen:
-            redrawn = Input(given.site, trace, given.load_s)
+            redrawn = replace(given, trace=trace)
             outcome = simulating.simulate(s, redrawn, how.settings(each), how, seed)
             found[each.name].append(summary(outcome, given.load_s))
             if seed == 0:
@@ -120,6 +122,7 @@ def report(
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
     fault_rates: FaultFile = None,
+    accounts: Accounts = None,
     seed: simulating.Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -128,7 +131,7 @@ def report(
 
     with command(ctx, as_json, None) as s:
         parts = simulating.policy_of(policy)
-        given = simulating.read(form, jobs, nodes, cluster)
+        given = simulating.read(form, jobs, nodes, cluster, accounts)
         how = simulating.How(predict, restart_s, faults, fault_rates)
         outcome = simulating.simulate(s, given, how.settings(parts), how, seed)
         document = summary(outcome, given.load_s)
@@ -164,6 +167,7 @@ def try_policy(
     restart_s: RestartS = 60.0,
     faults: FaultRate = 0.0,
     fault_rates: FaultFile = None,
+    accounts: Accounts = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -172,7 +176,7 @@ def try_policy(
         base, tried = simulating.policy_of(against), simulating.policy_of(policy)
         if base.name == tried.name:
             raise usage("same_policy", f"{policy} is {against}", "try another, or --against")
-        given = simulating.read(form, jobs, nodes, cluster)
+        given = simulating.read(form, jobs, nodes, cluster, accounts)
         how = simulating.How(predict, restart_s, faults, fault_rates)
         _compared(s, given, [base, tried], how, seeds, html)
 

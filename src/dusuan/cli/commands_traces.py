@@ -55,8 +55,7 @@ def run(
 
     with command(ctx, as_json, None) as s:
         parts = simulating.policy_of(policy)
-        given = simulating.read(form, jobs, nodes, cluster)
-        given = simulating.with_accounts(given, accounts)
+        given = simulating.read(form, jobs, nodes, cluster, accounts)
         how = simulating.How(predict, restart_s, faults, fault_rates)
         settings = how.settings(parts, log=log is not None)
         outcome = simulating.simulate(s, given, settings, how, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -153,39 +153,48 @@ def rate(name: str) -> Rated | Problem:
     return Rated(found[1], watts)
 
 
-def read(form: str, jobs: Path, nodes: Path | None, cluster: str | None) -> Input:
-    """The cluster and the trace."""
+def read(
+    form: str, jobs: Path, nodes: Path | None, cluster: str | None, accounts: Path | None
+) -> Input:
+    """The cluster, the trace, and the tree of accounts where one is known."""
     from dusuan.sim.readers import read as read_trace
     from dusuan.sim.sites import read_site
     from dusuan.sim.trace import read_cluster
 
     began_s = time.perf_counter()
-    site = _site_of_record(form, jobs) if nodes is None and cluster is None else None
+    is_record = _is_record(form, jobs)
+    site = _site_of_record(jobs) if is_record and nodes is None and cluster is None else None
     if site is None:
         if (nodes is None) == (cluster is None):
             text = "the cluster is given twice" if nodes else "there is no cluster"
             raise usage("which_cluster", text, "give --cluster 80x8 or --nodes FILE")
         site = sound(read_site(nodes, rate) if nodes else read_cluster(cluster or "", rate))
     trace = sound(read_trace(jobs, form, site.models))
-    return Input(site, trace, time.perf_counter() - began_s)
+    tree = _tree(trace.accounts, accounts, jobs if is_record else None)
+    return Input(site, trace, time.perf_counter() - began_s, tree)
 
 
-def _site_of_record(form: str, jobs: Path) -> Site | None:
-    """The cluster that a record of a live service names itself; None for any other trace."""
+def _is_record(form: str, jobs: Path) -> bool:
+    """Whether the trace is a record of a live service, which has a cluster and accounts."""
     from dusuan.sim import recorded
 
-    if form != "journal" or not jobs.is_file() or not recorded.is_record(jobs):
-        return None
-    return sound(recorded.site(jobs, rate))
+    return form == "journal" and jobs.is_file() and recorded.is_record(jobs)
 
 
-def with_accounts(given: Input, path: Path | None) -> Input:
-    """The same with the tree of accounts of a file."""
+def _site_of_record(record: Path) -> Site:
+    from dusuan.sim import recorded
+
+    return sound(recorded.site(record, rate))
+
+
+def _tree(names: Sequence[str], file: Path | None, record: Path | None) -> Any:
+    """The accounts of a file, else those of a record, else None: all alike, without limits."""
+    from dusuan.sim import recorded
     from dusuan.sim.quotas import read_accounts
 
-    if path is None:
-        return given
-    return replace(given, accounts=sound(read_accounts(path, given.trace.accounts)))
+    if file is not None:
+        return sound(read_accounts(file, names))
+    return None if record is None else sound(recorded.accounts(record, names))
 
 
 def simulate(

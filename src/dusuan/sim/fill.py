@@ -28,7 +28,7 @@ from dusuan.core.scheduling.arrays import (
     State,
     jobs_array,
 )
-from dusuan.core.scheduling.decide import vacate
+from dusuan.core.scheduling.decide import vacate_all
 from dusuan.core.scheduling.packing import Hosts
 from dusuan.core.scheduling.policy import PolicyParts, rules
 from dusuan.core.scheduling.state import new_state
@@ -166,8 +166,8 @@ class _Desk:
     def leave(self, draw: np.random.Generator, count: int) -> None:
         """Jobs drawn by chance end."""
         running = np.flatnonzero(self.state.jobs["state"] == RUNNING)
-        for j in draw.permutation(running)[:count]:
-            vacate(self.state, self.rules, int(j), PENDING, ENDED)
+        ended = draw.permutation(running)[:count]
+        vacate_all(self.state, self.rules, ended, PENDING, ENDED)
 
 
 def _rounds(

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from dusuan.core.plain import NotPlain, from_plain
-from dusuan.core.scheduling.arrays import WHOLE, nodes_array
+from dusuan.core.scheduling.arrays import WHOLE, Records, nodes_array
 from dusuan.core.scheduling.live import Placed, Sight, Waiting
-from dusuan.core.scheduling.model import TIERS, UNKNOWN, DeviceSlot
+from dusuan.core.scheduling.model import TIERS, UNKNOWN, DeviceSlot, Share
 from dusuan.core.scheduling.record import Entry
+from dusuan.core.scheduling.scene import accounts_of
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim.files import BadTraceError, Rows, open_text, understood
 from dusuan.sim.rounds import AGAIN, entries, is_header
@@ -188,12 +189,25 @@ def _notes(cut: int, waited: int, unknown: int, cancelled: int) -> list[str]:
     return [f"{count} jobs {words}" for count, words in notes if count]
 
 
-# --- the cluster -------------------------------------------------------------------------------
+# --- the accounts and the cluster -------------------------------------------------------------------------------
 
 
 def site(path: Path, rate: Rate) -> Site | Problem:
     """The cluster as the log saw it first. `rate` knows what a model draws, if it does."""
     return understood(path, lambda: _site(_first(path).pool.devices, rate))
+
+
+def accounts(path: Path, names: Sequence[str]) -> Records | Problem:
+    """ACCOUNT[A]: those of `names` first, then others above them, as the log saw them first.
+
+    Whom the log did not know then has no limits. What accounts had used before is not taken over.
+    """
+    return understood(path, lambda: accounts_of(_shares(_first(path).pool.shares, names)))
+
+
+def _shares(seen: Sequence[Share], names: Sequence[str]) -> list[Share]:
+    others = {share.account: share for share in seen}
+    return [*(others.pop(name, Share(name)) for name in names), *others.values()]
 
 
 def _first(path: Path) -> Sight:

@@ -62,11 +62,11 @@ def occupy_all(state: State, rules: Records, parts: Records, since_ms: Integers)
     snapshot.occupy_all(state.record, rules[0], parts, since_ms)
 
 
-def vacate(state: State, rules: Records, j: int, now_ms: int, new_state: int) -> None:
-    """Let the running job `j` hold nothing any more and be in `new_state`."""
+def vacate_all(state: State, rules: Records, ended: Integers, now_ms: int, new_state: int) -> None:
+    """Let the running jobs `ended` hold nothing any more and be in `new_state`."""
     from dusuan.core.scheduling.kernels import snapshot  # numba, for a round only
 
-    snapshot.vacate(state.record, rules[0], j, now_ms, new_state)
+    snapshot.vacate_all(state.record, rules[0], ended, now_ms, new_state)
 
 
 def fill_queue(state: State, rules: Records, now_ms: int) -> None:

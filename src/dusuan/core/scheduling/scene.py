@@ -67,7 +67,7 @@ class Scene:
     def decide(self, policy: PolicyParts, now_ms: int) -> Decision:
         """One round of the compiled rules."""
         book, here = rules(policy), self.layout
-        state = new_state(here.nodes(), here.ratings, self._jobs(now_ms), self._accounts())
+        state = new_state(here.nodes(), here.ratings, self._jobs(now_ms), accounts_of(self.shares))
         self._set_use(state, int(book["half_life_ms"][0]), now_ms)
         occupy_all(state, book, self._parts(), _column(self.running, "since_ms"))
         state.values["preempt_from_ms"] = now_ms
@@ -136,17 +136,6 @@ class Scene:
         due = _column(self.queue, "deadline_ms")
         jobs["deadline_ms"] = np.where(due == UNKNOWN, arrays.FOREVER_MS, due)
         jobs["state"] = arrays.WAITING
-
-    def _accounts(self) -> Records:
-        place: dict[str | None, int] = {s.account: i for i, s in enumerate(self.shares)}
-        found = accounts_array(len(self.shares))
-        found["parent"] = [place.get(share.parent, -1) for share in self.shares]
-        found["weight"] = [share.weight for share in self.shares]
-        for name in ("quota", "borrow", "lend"):
-            devices = [getattr(share, name) for share in self.shares]
-            milli = [-1 if each is None else each * arrays.WHOLE for each in devices]
-            found[f"{name}_milli"] = milli
-        return found
 
     def _set_use(self, state: arrays.State, half_life_ms: int, now_ms: int) -> None:
         """What accounts have used, faded up to now, from when on the books weigh use."""
@@ -238,6 +227,19 @@ def _with_owners(
     known = {share.account for share in shares}
     others = dict.fromkeys(map(attrgetter("owner"), jobs))
     return (*shares, *(Share(owner) for owner in others if owner not in known))
+
+
+def accounts_of(shares: Sequence[Share]) -> Records:
+    """ACCOUNT[A]: each account with the limits of its share, in their order."""
+    place: dict[str | None, int] = {s.account: i for i, s in enumerate(shares)}
+    found = accounts_array(len(shares))
+    found["parent"] = [place.get(share.parent, -1) for share in shares]
+    found["weight"] = [share.weight for share in shares]
+    for name in ("quota", "borrow", "lend"):
+        devices = [getattr(share, name) for share in shares]
+        milli = [-1 if each is None else each * arrays.WHOLE for each in devices]
+        found[f"{name}_milli"] = milli
+    return found
 
 
 def codes_of(scene: Scene, decision: Decision) -> Mapping[str, str]:

@@ -42,10 +42,11 @@ def occupy_one(s: Any, rules: Any, j: int, since_ms: int) -> None:
 
 
 @entry
-def vacate(s: Any, rules: Any, j: int, now: int, state: int) -> None:
-    """`j` holds nothing any more, and is in `state`."""
-    release(s, rules, j, now)
-    job(s, j).state = state
+def vacate_all(s: Any, rules: Any, ended: Any, now: int, state: int) -> None:
+    """The jobs `ended` hold nothing any more, and are in `state`."""
+    for j in ended:
+        release(s, rules, j, now)
+        job(s, j).state = state
 
 
 @entry
