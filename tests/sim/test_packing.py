@@ -227,7 +227,9 @@ def test_typical_requests_are_the_popular_ones() -> None:
         Fraction(60, 97),
         Fraction(37, 97),
     ]
-    assert cpu_need(typical, weight) == pytest.approx((60 * 1000 + 37 * 2000) / (30 + 37))
+    every = typical["devices"] > 0
+    assert cpu_need(typical, weight, every) == pytest.approx((60 * 1000 + 37 * 2000) / (30 + 37))
+    assert cpu_need(typical, weight, typical["milli"] == 500) == pytest.approx(60 * 1000 / 67)
 
 
 def test_dusuan_keeps_cpu_for_the_devices_that_need_it() -> None:
@@ -237,6 +239,18 @@ def test_dusuan_keeps_cpu_for_the_devices_that_need_it() -> None:
     p = packing.new_packing(cluster, kinds, np.array([98, 1, 1]), "dusuan")
     assert p.choose(1) == 1
     assert p.choose(2) == 0
+
+
+@pytest.mark.parametrize("cores", [0, 20])
+def test_no_node_runs_out_of_cpu_while_its_devices_are_idle(cores: int) -> None:
+    # Devices need half of all CPU, and what asks for CPU alone is what makes it scarce.
+    kinds = requests([(8_000, 0, 1, 1000, 1), (cores * 1_000, 0, 1, 0, 0)])
+    cluster = hosts([0, 0], [4, 4], [64_000, 64_000])
+    p = packing.new_packing(cluster, kinds, np.array([50, 50]), "dusuan")
+    assert bool(p.state.values["cpu_scarce"][0]) is (cores == 20)
+    p.take(0, 0)
+    assert p.choose(0) == (1 if cores else 0)
+    assert p.scan(0) == p.choose(0)
 
 
 def test_several_devices_are_asked_whole() -> None:

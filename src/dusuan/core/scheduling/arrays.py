@@ -188,6 +188,7 @@ STATE = np.dtype(
         ("later_stamp", "i8"),  # counts views of reserved moments
         ("cpu_max", "i8"),  # of any node
         ("cpu_per_device", "f8"),  # milli; what a typical request needs for one; 0: no need
+        ("cpu_scarce", "i8"),  # whether typical requests use up all CPU before all devices
         ("waiting", "i8"),
         ("running", "i8"),
         ("in_order", "i8"),  # so many of `ending` are in order, the rest as they came

@@ -63,7 +63,7 @@ def new_state(
     books = _books(accounts, jobs, nodes)
     arrays = pool | books | _work(nodes, jobs) | _index(types, requests)
     values = np.zeros(1, STATE)
-    outlook = _outlook(values, requests, popularity, len(types), pool["free"].shape[1])
+    outlook = _outlook(values, requests, popularity, nodes, types)
     state = State(jobs=jobs, values=values, **arrays, **outlook)
     _fill_in(state)
     _size_up(state)
@@ -170,12 +170,15 @@ def _power_of_two(least: int) -> int:
 
 
 def _outlook(
-    values: Records, requests: Records, popularity: Integers, types: int, width: int
+    values: Records, requests: Records, popularity: Integers, nodes: Records, types: Records
 ) -> Arrays:
     """What the requests to come make of an idle device."""
     typical, weight = typical_requests(requests, popularity)
-    steps, level, alone, together = fragmentation_tables(typical, weight, types, width)
-    values["cpu_per_device"] = cpu_need(typical, weight)
+    width = max(int(nodes["gpus"].max(initial=1)), 1)
+    steps, level, alone, together = fragmentation_tables(typical, weight, len(types), width)
+    values["cpu_per_device"] = cpu_need(typical, weight, typical["devices"] > 0)
+    every = cpu_need(typical, weight, typical["devices"] >= 0)
+    values["cpu_scarce"] = nodes["gpus"].sum() * every > nodes["cpu_milli"].sum()
     worth = device_worth(typical, weight)
     return {"worth": worth, "level": level, "steps": steps, "alone": alone, "together": together}
 

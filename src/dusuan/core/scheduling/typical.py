@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dusuan.core.scheduling.arrays import WHOLE, Integers, Records
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 POPULARITY = 0.95  # the published setting of FGD
 TYPICAL_MAX = 256  # kinds at most, so that the tables stay small
@@ -67,10 +68,10 @@ def fragmentation_tables(
     return steps, level, alone, together
 
 
-def cpu_need(typical: Records, weight: Floats) -> float:
-    """Milli CPU that typical requests for devices need for each whole device."""
+def cpu_need(typical: Records, weight: Floats, of: Flags) -> float:
+    """Milli CPU that the typical requests `of` need for each whole device of all."""
     devices = weight * typical["devices"] * typical["milli"] / WHOLE
-    cpu = (weight * typical["cpu_milli"])[typical["devices"] > 0].sum()
+    cpu = (weight * typical["cpu_milli"])[of].sum()
     return float(cpu / devices.sum()) if devices.sum() > 0 else 0.0
 
 

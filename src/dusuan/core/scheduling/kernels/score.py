@@ -30,6 +30,8 @@ _BASE = 1 << 14  # scores that count losses start here, so that they stay positi
 _SCORE_MAX = 100  # of the published scores
 _FINE = 1_000_000  # steps of scores that are not truncated as those are
 _FULL = 1 << 20  # what is in use already goes before what is not
+_EQUALS = 1 << 7  # scores among equal losses
+_CPU_STEPS = 8  # of them, in what a device needs
 
 
 @compiled
@@ -175,13 +177,19 @@ def node_worth(s: Any, devices: float, cpu: int) -> float:
 
 
 @compiled
-def by_loss(s: Any, n: int, loss: float, guard: bool) -> int:
-    """The score of so much loss, in percent of a device. Where CPU tells no nodes apart, among
-    equals the one with the fewest idle devices: whole nodes stay for those who need them."""
-    score = _BASE + math.floor(-loss)
-    if s.cpu_per_device > 0:
-        return score
-    return score * 128 + 64 - roomy_at(s, n, WHOLE, guard)
+def by_loss(s: Any, n: int, loss: float, cpu: int, guard: bool) -> int:
+    """The score of so much loss, in percent of a device, where `cpu` is left.
+
+    Among equals: where nobody asks for CPU, the node with the fewest idle devices, so that whole
+    nodes stay for those who need them; where CPU is used up before devices, the node with the most
+    of it left, so that no node is without while its devices are idle.
+    """
+    score = (_BASE + math.floor(-loss)) * _EQUALS
+    if s.cpu_per_device <= 0:
+        return score + _EQUALS // 2 - roomy_at(s, n, WHOLE, guard)
+    if s.cpu_scarce:
+        return score + min(int(_CPU_STEPS * cpu / s.cpu_per_device), _EQUALS - 1)
+    return score
 
 
 @compiled
@@ -195,7 +203,7 @@ def dusuan(s: Any, n: int, k: int, guard: bool) -> tuple[int, int]:
     if is_share(s, k):
         return least_loss(s, n, k, guard, devices, now, cpu)
     lost = now - node_worth(s, devices - asked, cpu) - asked
-    return by_loss(s, n, 100.0 * lost, guard), -1
+    return by_loss(s, n, 100.0 * lost, cpu, guard), -1
 
 
 @compiled
@@ -212,7 +220,7 @@ def least_loss(
         last = free
         taken = worth_of(s)[free] - worth_of(s)[free - milli]
         lost = now - node_worth(s, devices - taken, cpu) + taken - 2.0 * own
-        score = by_loss(s, n, 100.0 * lost + (free - milli) / WHOLE, guard)
+        score = by_loss(s, n, 100.0 * lost + (free - milli) / WHOLE, cpu, guard)
         if score > best:
             best, device = score, d
     return best, device
