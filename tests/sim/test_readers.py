@@ -62,6 +62,19 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.parametrize("nothing", ["", "None", "NULL", "nan"])
+def test_jobs_that_were_cancelled_before_they_ran_are_left_out(
+    tmp_path: Path, nothing: str
+) -> None:
+    cancelled = f"b,u,1,2,2020-04-01 00:00:01,{nothing},v\n"
+    trace = good(tmp_path, (EXAMPLES["helios"] + cancelled).encode(), "helios")
+    assert (trace.names, trace.rejected) == (("a",), 1)
+    assert "rejected 1 job with a negative run time or none, the first is b" in trace.notes
+    spoilt = (EXAMPLES["helios"] + cancelled.replace(nothing, "long", 1)).encode()
+    if nothing:
+        assert bad(tmp_path, spoilt, "helios").code == "bad_value"
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("form", sorted(FORMATS))
 def test_every_format_is_read_plain_and_packed(tmp_path: Path, form: str, packed: bool) -> None:

@@ -1,7 +1,7 @@
 """Readers of traces: `swf`, `philly-csv`, `helios`, `arrivals`, `azure-llm`, `openb`, `journal`.
 
 Plain or gzip, whatever the name. A file that cannot be used is a `Problem` with its line; rows that
-cannot be used (negative run time, no devices, a number seen before) are counted and noted.
+cannot be used (negative run time or none, no devices, a number seen before) are counted and noted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dusuan.sim.trace import Trace
 TIME_S_MAX = 1e11  # times beyond are no times
 DEVICES_MAX = 10_000_000
 PREFILL_TOKENS_PER_S, DECODE_TOKENS_PER_S = 8_000.0, 40.0  # of one request, for `azure-llm`
+_NOTHING = ("", "none", "null", "nan", "nat")  # as Helios writes that there is no value
 REQUEST_MILLI = 100  # share of a device that one request takes: ten run in a batch
 
 
@@ -53,6 +54,11 @@ def _number(path: Path, line: int, name: str, text: str) -> float:
         words = f"{path}, line {line}: {name} is {text[:40]!r}"
         raise BadTraceError("bad_value", words, line, "give a number")
     return value
+
+
+def _ran(path: Path, line: int, name: str, text: str) -> float:
+    """A run time; below 0 where the log has none, as for a job that was cancelled before it ran."""
+    return -1.0 if text.strip().lower() in _NOTHING else _number(path, line, name, text)
 
 
 def _moment(path: Path, line: int, name: str, text: str) -> float:
@@ -132,7 +138,7 @@ def _helios(path: Path) -> Rows:
         rows.add(
             row.get("job_id") or str(line - 1),
             _moment(path, line, "submit_time", row["submit_time"]),
-            _number(path, line, "duration", row["duration"]),
+            _ran(path, line, "duration", row["duration"]),
             int(_number(path, line, "gpu_num", row["gpu_num"])),
             user=row.get("user", account),
             account=account,
@@ -327,7 +333,7 @@ def _usable(rows: Rows, submit: Any, run: Any, devices: Any) -> tuple[Any, list[
     shares = np.array(rows.extra.get("milli", [WHOLE] * len(submit)))
     bad = {
         "with an id that was used before": again,
-        "with a negative run time": run < 0,
+        "with a negative run time or none": run < 0,
         "without a number of devices": (devices < floor) | (devices > DEVICES_MAX),
         "submitted before time began": submit < -TIME_S_MAX,
         "with an impossible share of a device": (devices > 0) & ((shares < 1) | (shares > WHOLE)),
