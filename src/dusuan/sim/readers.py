@@ -1,7 +1,7 @@
 """Readers of traces: `swf`, `philly-csv`, `helios`, `arrivals`, `azure-llm`, `openb`, `journal`.
 
 Plain or gzip, whatever the name. A file that cannot be used is a `Problem` with its line; rows that
-cannot be used (negative run time or none, no devices, a number seen before) are counted and noted.
+cannot be used (no run time or a negative one, no devices, an id seen before) are counted and noted.
 """
 
 from __future__ import annotations
