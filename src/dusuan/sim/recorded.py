@@ -189,7 +189,7 @@ def _notes(cut: int, waited: int, unknown: int, cancelled: int) -> list[str]:
     return [f"{count} jobs {words}" for count, words in notes if count]
 
 
-# --- the accounts and the cluster -------------------------------------------------------------------
+# --- the accounts and the cluster -----------------------------------------------------------------
 
 
 def site(path: Path, rate: Rate) -> Site | Problem:
