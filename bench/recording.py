@@ -1,10 +1,12 @@
-"""What the log of live rounds costs: processor time of a round with many waiting jobs, and bytes.
+"""The whole round of the live service by its parts, and what its log costs; JSON lines.
 
-Real PostgreSQL, the real round, 2,000 devices, all taken; between two rounds 40 jobs end, 40 come.
-`note` is what the recorder takes of each round, its statement included; bytes are those of the
-lines, whole sights told apart.
+Real PostgreSQL, the real round, all devices taken; between two rounds one job in fifty of those
+that run ends, as many come, a second passes. `load` reads the database, `sight` makes the rules'
+facts of it, `decide` is the rules with everybody's reason, `apply` writes what they say, and `note`
+is what the recorder takes of each round, its statement included; the rest is the engine's and the
+transactions'. Bytes are those of the lines, whole sights told apart.
 
-    python bench/recording.py [--waiting 1000 10000] [--rounds 15]
+    python bench/recording.py [--devices 2000] [--waiting 1000 10000] [--rounds 15]
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 
 from dusuan.app import exporting, placing, pool, rounds, tenants, wallets
@@ -29,12 +32,15 @@ from dusuan.app.context import Platform
 from dusuan.engines.base import Device
 from dusuan.sim.engine import Behaviour, SimulatedEngine, World
 from dusuan.sim.replay import Replayed, replay
+from dusuan.store import ledger
 from dusuan.store.database import Store
 from dusuan.store.embedded import EmbeddedPostgres
 from dusuan.store.migrate import migrate
 
 OPERATOR = Actor("bench", None, None)
-DEVICES, TURNOVER, ACCOUNTS = 2_000, 40, 100
+ACCOUNTS = 100
+MODELS = ("x", "y", "z")
+PARTS = ("load", "sight", "decide", "_apply")  # of a round, as `placing` names them
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 # What submitting as many jobs would leave.
 COME = """
@@ -42,8 +48,8 @@ INSERT INTO job (id, account_id, name, spec, state, kind, model, count, priority
                  requeues, balance_before_gflop, submitted_at, queued_at, wall_ms)
 SELECT 'job_' || lpad(i::text, 26, '0'),
        (SELECT id FROM account WHERE path = 'org/a' || i %% 100),
-       'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', 'x', 1 + i %% 4, 0, 2000, false, 0,
-       %(now)s, %(now)s, 3600000 + i
+       'j', '{"name": "j", "argv": ["x"]}', 'queued', 'gpu', (%(models)s::text[])[1 + i %% 3],
+       (ARRAY[1, 1, 2, 4, 8])[1 + i / 3 %% 5], 0, 2000, false, 0, %(now)s, %(now)s, 3600000 + i
 FROM generate_series(%(first)s::integer, %(last)s) i;
 INSERT INTO hold (job_id, seq, wallet_id, limit_ids, reserved_gflop, opened_at)
 SELECT j.id, 1, a.wallet_id, a.limit_ids, 10800000, %(now)s
@@ -52,14 +58,19 @@ FROM job j JOIN account a ON a.id = j.account_id WHERE j.position > %(known)s;
 
 
 class Scene:
-    """A centre of 2,000 devices, all taken, and `waiting` jobs that want them."""
+    """A centre of `size` devices, all taken, and `waiting` jobs that want them."""
 
-    def __init__(self, url: str, waiting: int) -> None:
+    def __init__(self, url: str, size: int, waiting: int) -> None:
         migrate(url)
-        devices = [Device(f"n{i // 8}:{i % 8}", f"n{i // 8}", "m", "x", "gpu", i, 1)
-                   for i in range(DEVICES)]  # fmt: skip
+        devices = [Device(f"n{i // 8}:{i % 8}", f"n{i // 8}", "m", MODELS[i // 8 % 3], "gpu", i, 1)
+                   for i in range(size)]  # fmt: skip
         self.url, self.jobs, ids = url, 0, itertools.count()
-        self.world = World(devices, lambda _: Behaviour(run_ms=None, stop_code=0), ticks=False)
+        self.world = World(
+            devices,
+            lambda _: Behaviour(run_ms=None, stop_code=0),
+            ticks=False,
+            epoch_ms=ledger.unix_ms(BEGAN),
+        )
         self.store = Store(url)
         self.store.open()
         self.platform = Platform(
@@ -71,9 +82,13 @@ class Scene:
             uploads=Path("/nonexistent"),
         )
         self._furnish(devices)
-        self.come(DEVICES)
+        self.come(size // 3)
         placing.run_schedule(self.platform)
-        self.come(waiting)
+        self.come(waiting - self.count("queued"))
+        placing.run_schedule(self.platform)
+        with psycopg.connect(url) as connection:  # as autovacuum does in time
+            connection.execute("ANALYZE")
+        self.turnover = max(len(self.live()) // 50, 1)
 
     def _furnish(self, devices: list[Device]) -> None:
         with self.store.transaction() as tx:
@@ -97,16 +112,27 @@ class Scene:
                 "last": self.jobs + count,
                 "now": now,
                 "known": known[0],
+                "models": list(MODELS),
             }
             connection.execute(COME, parts)
         self.jobs += count
 
+    def count(self, state: str) -> int:
+        """How many jobs are in `state`."""
+        with psycopg.connect(self.url) as connection:
+            found = connection.execute("SELECT count(*) FROM job WHERE state = %s", [state])
+            return int(found.fetchall()[0][0])
+
+    def live(self) -> list[Any]:
+        """Attempts that have not ended."""
+        return [attempt for attempt in self.world.attempts.values() if not attempt.over]
+
     def turn(self) -> None:
         """Some that run are cancelled by hand, as many come, a second passes."""
-        live = [a for a in self.world.attempts.values() if not a.over][:TURNOVER]
+        live = self.live()[: self.turnover]
         for attempt in live:
             self.world.kill_shepherd(attempt.order.attempt_id)
-        self.come(TURNOVER)
+        self.come(self.turnover)
         self.world.advance(1_000)
         rounds.observe(self.platform)
         with psycopg.connect(self.url) as connection:  # their books are not what is measured
@@ -118,38 +144,55 @@ class Clocked:
     """Processor and wall seconds of every call of a function."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+        self.call = call
         self.cpu_s: list[float] = []
         self.wall_s: list[float] = []
 
     def __call__(self, *arguments: Any) -> Any:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         try:
-            return self._call(*arguments)
+            return self.call(*arguments)
         finally:
             self.cpu_s.append(time.process_time() - cpu_s)
             self.wall_s.append(time.perf_counter() - wall_s)
 
 
-def case(url: str, waiting: int, count: int) -> dict[str, Any]:
-    """One size: medians over the rounds after the first."""
-    scene = Scene(url, waiting)
+def case(url: str, size: int, waiting: int, count: int) -> dict[str, Any]:
+    """One size: over the rounds after the first."""
+    scene = Scene(url, size, waiting)
     whole, note = Clocked(placing.run_schedule), Clocked(scene.platform.recorder.note)
     scene.platform.recorder.note = note  # type: ignore[method-assign] # this scene only
+    parts = {name: Clocked(getattr(placing, name)) for name in PARTS}
+    for name, clocked in parts.items():
+        setattr(placing, name, clocked)
     for _ in range(count):
         scene.turn()
         whole(scene.platform)
+    for name, clocked in parts.items():
+        setattr(placing, name, clocked.call)
     _replays(scene.platform)
     scene.store.close()
     return {
         "bench": "recording",
-        "waiting": waiting,
+        "devices": size,
+        "waiting": scene.count("queued"),
+        "running": len(scene.live()),
         "rounds": count,
-        "round_cpu_ms": _median_ms(whole.cpu_s[1:]),
-        "note_cpu_ms": _median_ms(note.cpu_s[1:]),
-        "round_ms": _median_ms(whole.wall_s[1:]),
-        "note_ms": _median_ms(note.wall_s[1:]),
+        **_told("round", whole),
+        **{key: value for name, each in parts.items() for key, value in _told(name, each).items()},
+        **_told("note", note),
         **_sizes(url),
+    }
+
+
+def _told(name: str, clocked: Clocked) -> dict[str, float]:
+    """Milliseconds of a part: wall time p50 and p99, processor time of this process p50."""
+    wall, cpu = (np.array(each[1:]) * 1_000 for each in (clocked.wall_s, clocked.cpu_s))
+    name = name.strip("_")
+    return {
+        f"{name}_p50_ms": round(float(np.percentile(wall, 50)), 1),
+        f"{name}_p99_ms": round(float(np.percentile(wall, 99)), 1),
+        f"{name}_cpu_ms": round(float(np.percentile(cpu, 50)), 1),
     }
 
 
@@ -181,13 +224,10 @@ def _sizes(url: str) -> dict[str, int]:
     }
 
 
-def _median_ms(seconds: list[float]) -> float:
-    return round(statistics.median(seconds) * 1_000, 2)
-
-
 def main() -> None:
     """Print a line of JSON for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[2_000])
     parser.add_argument("--waiting", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
@@ -195,11 +235,12 @@ def main() -> None:
         server = EmbeddedPostgres(Path(folder), settings={"fsync": "off"})
         url = server.start()
         try:
-            for waiting in options.waiting:
-                name = f"recording_{waiting}"
+            for size, waiting in itertools.product(options.devices, options.waiting):
+                name = f"recording_{size}_{waiting}"
                 with psycopg.connect(url, autocommit=True) as connection:
                     connection.execute(f"CREATE DATABASE {name}".encode())
-                print(json.dumps(case(_named(url, name), waiting, options.rounds)), flush=True)
+                row = case(_named(url, name), size, waiting, options.rounds)
+                print(json.dumps(row), flush=True)
         finally:
             server.stop()
 

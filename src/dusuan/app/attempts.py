@@ -81,12 +81,13 @@ def _intents(
     holds = {hold.job_id: hold for hold in tx.all(Hold, "holds_open_of", jobs=ids)}
     bound = bindings.of_jobs(tx, [job.id for job in locked.values() if job.quote_id])
     by_name = {d.device: d for d in devices}
+    ratings = {m: matching.rating_of(m, devices) for m in {job.model for job in locked.values()}}
     intents = []
     for start in starts:
         job = locked.get(start.job_id)
         if job is None or job.state != "queued" or job.cancelled_by is not None:
             continue
-        hold, rating = holds.get(job.id), matching.rating_of(job.model, devices)
+        hold, rating = holds.get(job.id), ratings[job.model]
         if hold is None or rating is None:  # the round starts no job without both
             raise RuntimeError(f"{job.id} was to start without a hold or a rating")
         billed = units.tier_rate(rating[0], job.tier_permille)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -61,30 +61,28 @@ BEHIND_MAX = 10  # jobs of one's own that a reason names
 
 
 class _Round:
-    """What the words are made from. Jobs that ask alike share what is worked out for them."""
+    """What the words are made from. Jobs that ask alike share what is worked out for them.
+
+    A kind is the number of a request in the queue.
+    """
 
     def __init__(self, scene: Scene, plan: Plan, policy: str) -> None:
         self.scene, self.plan, self.policy = scene, plan, policy
-        self._free = scene.pool.counted(self._free_flags())
-        self._sizes: dict[Request, tuple[int, int]] = {}
-        self._ahead: dict[Request, int] = {}  # how many wait before whoever comes now
-        self._own: dict[tuple[Request, str], list[str]] = {}  # the first of them, by owner
-        self._rivals: dict[Request, list[Request]] = {}
+        requests, pool = scene.line.requests, scene.pool
+        free = pool.counted(self._free_flags())
+        self.sizes = [(pool.largest(each, "all"), pool.most(each, free)) for each in requests]
+        self._crowded: dict[int, Wait] = {}  # by kind: too few are free
+        self._ahead = [0] * len(requests)  # how many wait before whoever comes now
+        self._own: dict[tuple[int, str], list[str]] = {}  # the first of them, by owner
+        self._rivals: dict[int, list[int]] = {}
         self.shares = {share.account: share for share in scene.shares}
 
     def _free_flags(self) -> Flags:
         pool = self.scene.pool
-        free = pool.usable & ~pool.held
+        free = pool.usable & ~self.scene.held
         starts = (*self.plan.starts, *self.plan.claims)
         free[[pool.place[name] for start in starts for name in start.devices]] = False
         return free
-
-    def sizes(self, request: Request) -> tuple[int, int]:
-        """The largest group there is, and the largest that is free."""
-        if request not in self._sizes:
-            pool = self.scene.pool
-            self._sizes[request] = pool.largest(request, "all"), pool.most(request, self._free)
-        return self._sizes[request]
 
     @cached_property
     def used(self) -> dict[str, int]:
@@ -100,45 +98,72 @@ class _Round:
             return _turn(job.request, share)
         return _limit(job.request, share, self.used.get(share.account, 0))
 
-    def passed(self, job: QueuedJob) -> None:
+    def devices(self, job: QueuedJob, kind: int) -> Wait:
+        """What running jobs or one before it give way to. Other owners' jobs are not named."""
+        (_, free), expected_ms = self.sizes[kind], self.plan.expected_ms.get(job.job_id)
+        total = 0
+        if free >= job.request.count:
+            own, total = self._before(job, kind)
+        if total:
+            data = {**self._data(kind, expected_ms), "policy": self.policy}
+            return _behind(own, total, free, data)
+        if expected_ms is not None:
+            return _crowded(job.request, free, self._data(kind, expected_ms))
+        if kind not in self._crowded:
+            self._crowded[kind] = _crowded(job.request, free, self._data(kind, None))
+        return self._crowded[kind]
+
+    def _data(self, kind: int, expected_ms: int | None) -> dict[str, Any]:
+        (exist, free), needs = self.sizes[kind], self.scene.line.requests[kind].count
+        data = {"needs": needs, "exist": exist, "free": free}
+        return data if expected_ms is None else {**data, "expected_start_ms": expected_ms}
+
+    def passed(self, job: QueuedJob, kind: int) -> None:
         """`job` waits for devices: it is ahead of whoever comes now."""
-        asked = job.request
-        self._ahead[asked] = self._ahead.get(asked, 0) + 1
-        own = self._own.setdefault((asked, job.owner), [])
+        self._ahead[kind] += 1
+        own = self._own.setdefault((kind, job.owner), [])
         if len(own) < BEHIND_MAX:
             own.append(job.job_id)
 
-    def ahead(self, job: QueuedJob) -> tuple[list[str], int]:
+    def _before(self, job: QueuedJob, kind: int) -> tuple[list[str], int]:
         """Jobs before `job` that could use its devices: its owner's, and how many in all."""
-        rivals = [asked for asked in self._rivals_of(job.request) if asked in self._ahead]
-        own = [name for asked in rivals for name in self._own.get((asked, job.owner), ())]
-        return own, sum(self._ahead[asked] for asked in rivals)
+        rivals = self._rivals_of(kind)
+        own = [name for each in rivals for name in self._own.get((each, job.owner), ())]
+        return own, sum(self._ahead[each] for each in rivals)
 
-    def _rivals_of(self, request: Request) -> list[Request]:
-        """The requests of this round that some device is for as well as for `request`."""
-        if request not in self._rivals:
-            pool, asked = self.scene.pool, {job.request for job in self.scene.queue}
-            self._rivals[request] = [each for each in asked if pool.share_devices(request, each)]
-        return self._rivals[request]
+    def _rivals_of(self, kind: int) -> list[int]:
+        """The kinds of this round that some device is for as well as for `kind`."""
+        if kind not in self._rivals:
+            pool, requests = self.scene.pool, self.scene.line.requests
+            one, kinds = requests[kind], range(len(requests))
+            self._rivals[kind] = [k for k in kinds if pool.share_devices(one, requests[k])]
+        return self._rivals[kind]
 
 
-def reasons(scene: Scene, plan: Plan, codes: Mapping[str, str], policy: str) -> dict[str, Wait]:
+def reasons(
+    scene: Scene, plan: Plan, waits: Iterable[tuple[int, str]], policy: str
+) -> dict[str, Wait]:
     """The reason of every job of the queue that the plan does not start.
 
-    `codes` are the compiled round's own, in the order of the queue.
+    `waits` has the compiled round's own codes, by the number of the job, in the order in which jobs
+    were looked at.
     """
-    by_id = {job.job_id: job for job in scene.queue}
-    told = _Round(scene, plan, policy)
-    found = {c.job_id: _preempting(by_id[c.job_id].request, plan) for c in plan.claims}
-    for job_id, code in codes.items():
-        job = by_id[job_id]
+    told, first = _Round(scene, plan, policy), len(scene.running)
+    found = _claiming(scene, plan) if plan.claims else {}
+    for j, code in waits:
+        job, kind = scene.line.jobs[j - first], scene.line.kinds[j - first]
         if code in ("quota", "turn"):
-            found[job_id] = told.quota(job, code)
+            found[job.job_id] = told.quota(job, code)
             continue
-        found[job_id] = _passing(job, told)
+        found[job.job_id] = told.devices(job, kind)
         if not job.yields:
-            told.passed(job)
+            told.passed(job, kind)
     return found
+
+
+def _claiming(scene: Scene, plan: Plan) -> dict[str, Wait]:
+    asked = {job.job_id: job.request for job in scene.queue}
+    return {c.job_id: _preempting(asked[c.job_id], plan) for c in plan.claims}
 
 
 def _preempting(request: Request, plan: Plan) -> Wait:
@@ -198,21 +223,11 @@ def named(share: Share) -> str:
     return share.name or share.account
 
 
-def _passing(job: QueuedJob, told: _Round) -> Wait:
-    """What a running job or one before it will give way to. Other owners' jobs are not named."""
-    exist, free = told.sizes(job.request)
-    data: dict[str, Any] = {"needs": job.request.count, "exist": exist, "free": free}
-    expected = told.plan.expected_ms.get(job.job_id)
-    if expected is not None:
-        data["expected_start_ms"] = expected
-    if free >= job.request.count:
-        own, total = told.ahead(job)
-        if total:
-            return _behind(own, total, free, {**data, "policy": told.policy})
+def _crowded(request: Request, free: int, data: dict[str, Any]) -> Wait:
     could = f"; {free} could start now" if free else ""
     return Wait(
         WaitCode.CAPACITY,
-        f"needs {what(job.request)}; {free} are free now",
+        f"needs {what(request)}; {free} are free now",
         f"starts when running jobs end{could}",
         data,
     )

@@ -60,19 +60,14 @@ class Pool:
     @classmethod
     def of(cls, devices: Sequence[DeviceSlot]) -> Pool:
         """The columns of `devices`."""
-        count = len(devices)
-        ready, rated, gflops = (
-            np.fromiter(map(attrgetter(name), devices), np.int64, count)
-            for name in ("ready", "rated", "gflops")
-        )
-        names, node, kind, model, holders = (
-            list(map(attrgetter(name), devices))
-            for name in ("device", "node", "kind", "model", "holder")
-        )
+        read = attrgetter("ready", "rated", "gflops", "device", "node", "kind", "model", "holder")
+        columns = list(map(list, zip(*map(read, devices), strict=True))) or [[] for _ in range(8)]
+        ready, rated, gflops = (np.array(column, np.int64) for column in columns[:3])
+        names, node, kind, model, holders = columns[3:]
         held = np.array(holders, object) != np.array(None, object)
-        columns = Column.of(node), Column.of(kind), Column.of(model)
+        texts = Column.of(node), Column.of(kind), Column.of(model)
         usable = (ready & rated) > 0
-        return cls(devices, names, holders, *columns, usable, ready > 0, held, gflops)
+        return cls(devices, names, holders, *texts, usable, ready > 0, held, gflops)
 
     def held_by(self, devices: Sequence[DeviceSlot], changed: Sequence[int]) -> Pool:
         """The same pool, in which at most the holders of the `changed` devices are others."""
@@ -114,7 +109,7 @@ class Pool:
     def largest(self, request: Request, among: str = "usable") -> int:
         """The most devices in one group that `request` accepts: of `all`, `ready` or `usable`."""
         key = (among, request.kind, request.model)
-        return int(self._once(key, lambda: self.most(request, self._counts(among))))
+        return int(self.once(key, lambda: self.most(request, self._counts(among))))
 
     def most(self, request: Request, counts: Integers) -> int:
         """The most that `request` accepts in one group, by so many of each class."""
@@ -131,14 +126,15 @@ class Pool:
 
     def _counts(self, among: str) -> Any:
         flags = {"all": None, "ready": self.ready, "usable": self.usable}[among]
-        return self._once(among, lambda: self.counted(flags))
+        return self.once(among, lambda: self.counted(flags))
 
     def share_devices(self, one: Request, other: Request) -> bool:
         """Whether some usable device is for both."""
         both = self.fitting(one) & self.fitting(other)
         return bool((self._counts("usable")[both] > 0).any())
 
-    def _once(self, key: Any, work: Callable[[], Any]) -> Any:
+    def once(self, key: Any, work: Callable[[], Any]) -> Any:
+        """What `work` answers, remembered by `key`: it must not depend on holders."""
         if key not in self._answers:
             self._answers[key] = work()
         return self._answers[key]

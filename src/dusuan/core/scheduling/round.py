@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from dusuan.core.scheduling.decide import POOL, Decision
 from dusuan.core.scheduling.explain import reasons, unfit
-from dusuan.core.scheduling.model import Cluster, Plan, Preempt, QueuedJob, Request, Start, Wait
+from dusuan.core.scheduling.model import Cluster, Plan, Preempt, QueuedJob, Start, Wait
 from dusuan.core.scheduling.policy import PolicyParts
 from dusuan.core.scheduling.pool import Pool, pool_of
-from dusuan.core.scheduling.scene import Scene, codes_of
+from dusuan.core.scheduling.scene import Queue, Scene
 
 
 def schedule(
@@ -28,36 +28,32 @@ def schedule(
 
     `now_ms` is the Unix time of the round.
     """
-    pool, waits = pool_of(cluster.devices), {}
-    able: list[QueuedJob] = []
-    unfits = _unfits(pool, queue)
-    for job in sorted(queue, key=lambda job: job.order):
-        wait = job.blocked or unfits[job.request]
-        if wait is None:
-            able.append(job)
-        else:
-            waits[job.job_id] = wait
-    if not able:
+    pool, everybody = pool_of(cluster.devices), Queue.of(queue)
+    able, waits = _set_aside(pool, everybody)
+    if not able.jobs:
         return Plan((), waits)
     scene = Scene.of(cluster, pool, able)
     decision = scene.decide(policy, now_ms)
     plan = _named(scene, decision)
-    waits.update(reasons(scene, plan, codes_of(scene, decision), policy.name))
+    waits.update(reasons(scene, plan, decision.waits, policy.name))
     return replace(plan, waits=waits)
 
 
-def _unfits(pool: Pool, queue: Sequence[QueuedJob]) -> dict[Request, Wait | None]:
-    """What keeps each kind of request out of the pool, worked out once for all that ask alike."""
-    return {request: unfit(request, pool) for request in {job.request for job in queue}}
+def _set_aside(pool: Pool, queue: Queue) -> tuple[Queue, dict[str, Wait]]:
+    """The jobs that might start, and why the others cannot; once for all that ask alike."""
+    unfits = [unfit(request, pool) for request in queue.requests]
+    found = [job.blocked or unfits[k] for job, k in zip(queue.jobs, queue.kinds, strict=True)]
+    waits = zip(queue.jobs, found, strict=True)
+    able = queue.only([wait is None for wait in found])
+    return able, {job.job_id: wait for job, wait in waits if wait is not None}
 
 
 def outline(cluster: Cluster, queue: Sequence[QueuedJob], policy: PolicyParts, now_ms: int) -> Plan:
     """What `schedule` decides, without the reasons: for questions that are asked many times."""
     pool = pool_of(cluster.devices)
-    unfits = _unfits(pool, queue)
-    able = [job for job in queue if job.blocked is None and unfits[job.request] is None]
-    scene = Scene.of(cluster, pool, sorted(able, key=lambda job: job.order))
-    return _named(scene, scene.decide(policy, now_ms)) if able else Plan()
+    able, _ = _set_aside(pool, Queue.of(queue))
+    scene = Scene.of(cluster, pool, able)
+    return _named(scene, scene.decide(policy, now_ms)) if able.jobs else Plan()
 
 
 def _named(scene: Scene, decision: Decision) -> Plan:

@@ -6,10 +6,10 @@ column by column: a hundred thousand devices are too many to be looked at one by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -31,28 +31,59 @@ from dusuan.core.scheduling.model import (
     Share,
 )
 from dusuan.core.scheduling.policy import PolicyParts, rules
-from dusuan.core.scheduling.pool import Pool, in_order
+from dusuan.core.scheduling.pool import Flags, Pool, in_order
 from dusuan.core.scheduling.state import new_state
 
 _RUNS_ON_MS = 5 * 365 * 86_400_000  # half of what the rules take for an unknown run time
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Jobs that wait, in the order of their submission, and what they ask for.
+
+    Many ask alike: `kinds[i]` says which of the `requests` job i makes.
+    """
+
+    jobs: tuple[QueuedJob, ...]
+    requests: tuple[Request, ...]
+    kinds: list[int]
+
+    @classmethod
+    def of(cls, jobs: Iterable[QueuedJob]) -> Queue:
+        """The queue of `jobs` in any order."""
+        queue, number = tuple(sorted(jobs, key=attrgetter("order"))), dict[Request, int]()
+        kinds = [number.setdefault(job.request, len(number)) for job in queue]
+        return cls(queue, tuple(number), kinds)
+
+    def only(self, flags: Sequence[bool]) -> Queue:
+        """Those of the jobs that the flags say."""
+        if all(flags):
+            return self
+        jobs, kinds = compress(self.jobs, flags), compress(self.kinds, flags)
+        return Queue(tuple(jobs), self.requests, list(kinds))
+
+
 @dataclass(frozen=True)
 class Scene:
-    """Who runs and who waits: `running`, then `queue`, are the jobs of the arrays."""
+    """Who runs and who waits: `running`, then those in `line`, are the jobs of the arrays."""
 
     pool: Pool
     running: tuple[RunningJob, ...]
-    queue: tuple[QueuedJob, ...]
+    line: Queue
     shares: tuple[Share, ...]
     preempted_last_hour: int
 
     @classmethod
-    def of(cls, cluster: Cluster, pool: Pool, queue: Sequence[QueuedJob]) -> Scene:
-        """`queue` are the jobs that might start."""
+    def of(cls, cluster: Cluster, pool: Pool, line: Queue) -> Scene:
+        """`line` are the jobs that might start."""
         running = (*cluster.running, *_strangers(cluster, pool))
-        shares = _with_owners(cluster.shares, (*running, *queue))
-        return cls(pool, running, tuple(queue), shares, cluster.preempted_last_hour)
+        shares = _with_owners(cluster.shares, (*running, *line.jobs))
+        return cls(pool, running, line, shares, cluster.preempted_last_hour)
+
+    @property
+    def queue(self) -> tuple[QueuedJob, ...]:
+        """The jobs that might start."""
+        return self.line.jobs
 
     @cached_property
     def jobs(self) -> tuple[RunningJob | QueuedJob, ...]:
@@ -62,14 +93,15 @@ class Scene:
     @cached_property
     def layout(self) -> Layout:
         """Where the usable devices are."""
-        return Layout.of(self.pool)
+        found: Layout = self.pool.once("layout", lambda: Layout.of(self.pool))
+        return found
 
     def decide(self, policy: PolicyParts, now_ms: int) -> Decision:
         """One round of the compiled rules."""
         book, here = rules(policy), self.layout
         state = new_state(here.nodes(), here.ratings, self._jobs(now_ms), accounts_of(self.shares))
         self._set_use(state, int(book["half_life_ms"][0]), now_ms)
-        occupy_all(state, book, self._parts(), _column(self.running, "since_ms"))
+        occupy_all(state, book, self._parts(), self._since_ms)
         state.values["preempt_from_ms"] = now_ms
         state.values["preempt_count"] = self.preempted_last_hour
         fill_queue(state, book, now_ms)
@@ -77,19 +109,36 @@ class Scene:
 
     def names(self, parts: Iterable[Part]) -> tuple[str, ...]:
         """The devices of a placement."""
-        first, order, names = self.layout.first, self.layout.order, self.pool.names
-        return tuple(names[order[first[part.node] + i]] for part in parts for i in part.devices)
+        named = self.layout.named
+        return tuple(named[part.node][i] for part in parts for i in part.devices)
+
+    @cached_property
+    def _since_ms(self) -> Integers:
+        """Since when each running job runs."""
+        return np.array([job.since_ms for job in self.running], np.int64)
 
     @cached_property
     def _counts(self) -> Integers:
         """How many devices each running job has."""
         return np.array([len(job.devices) for job in self.running], np.int64)
 
+    @cached_property
+    def _places(self) -> Integers:
+        """Where the devices of running jobs are, one job after the other; -1: nowhere."""
+        names = chain.from_iterable([job.devices for job in self.running])
+        places = map(self.pool.place.get, names, repeat(-1))
+        return np.fromiter(places, np.int64, int(self._counts.sum()))
+
+    @property
+    def held(self) -> Flags:
+        """[D] whether somebody has the device, or is promised it."""
+        held = np.zeros(len(self.pool.names), bool)
+        held[self._places[self._places >= 0]] = True
+        return held
+
     def _parts(self) -> Records:
         """What running jobs hold of each node, HOLDING in the order of the jobs."""
-        here, names = self.layout, chain.from_iterable(job.devices for job in self.running)
-        places = map(self.pool.place.get, names, repeat(-1))
-        device = np.fromiter(places, np.int64, int(self._counts.sum()))
+        here, device = self.layout, self._places
         job = np.repeat(np.arange(len(self.running)), self._counts)
         known = (device >= 0) & self.pool.usable[device] if len(device) else device >= 0
         device, job = device[known], job[known]
@@ -107,11 +156,11 @@ class Scene:
         jobs = arrays.jobs_array(len(self.jobs))
         account = {share.account: i for i, share in enumerate(self.shares)}
         tiers = {tier: i for i, tier in enumerate(TIERS)}
-        jobs["estimate_ms"] = _column(self.jobs, "limit_ms")
-        jobs["predicted_ms"] = _column(self.jobs, "expected_ms")
-        jobs["preemptible"] = _column(self.jobs, "preemptible")
-        jobs["tier"] = _column(self.jobs, "tier", tiers.__getitem__)
-        jobs["account"] = _column(self.jobs, "owner", account.__getitem__)
+        limit_ms, expected_ms, preemptible, tier, owner = _columns(self.jobs, *_KNOWN)
+        jobs["estimate_ms"], jobs["predicted_ms"] = limit_ms, expected_ms
+        jobs["preemptible"] = preemptible
+        jobs["tier"] = list(map(tiers.__getitem__, tier))
+        jobs["account"] = list(map(account.__getitem__, owner))
         self._fill_running(jobs[: len(self.running)])
         self._fill_queue(jobs[len(self.running) :], now_ms)
         return jobs
@@ -122,18 +171,15 @@ class Scene:
         unknown = (jobs["predicted_ms"] < 0) & (jobs["estimate_ms"] < 0)
         jobs["predicted_ms"][unknown] = _RUNS_ON_MS
         jobs["devices"] = np.maximum(self._counts, 1)
-        jobs["submit_ms"] = _column(self.running, "since_ms")
+        jobs["submit_ms"] = self._since_ms
 
     def _fill_queue(self, jobs: Records, now_ms: int) -> None:
-        asked: dict[Request, int] = {}
-        which = [asked.setdefault(job.request, len(asked)) for job in self.queue]
-        jobs["types"] = np.array([self.layout.types(request) for request in asked])[which]
-        jobs["devices"] = np.array([request.count for request in asked])[which]
-        since = _column(self.queue, "waits_since_ms")
+        asked, kinds = self.line.requests, np.array(self.line.kinds, np.int64)
+        jobs["types"] = np.array([self.layout.types(request) for request in asked])[kinds]
+        jobs["devices"] = np.array([request.count for request in asked])[kinds]
+        since, priority, yields, due = map(np.array, _columns(self.queue, *_ASKED))
         jobs["submit_ms"] = jobs["since_ms"] = np.where(since == 0, now_ms, since)
-        for name in ("priority", "yields"):
-            jobs[name] = _column(self.queue, name)
-        due = _column(self.queue, "deadline_ms")
+        jobs["priority"], jobs["yields"] = priority, yields
         jobs["deadline_ms"] = np.where(due == UNKNOWN, arrays.FOREVER_MS, due)
         jobs["state"] = arrays.WAITING
 
@@ -152,13 +198,12 @@ class Layout:
 
     node: Integers  # [D] its node; what it says of a device that is not usable means nothing
     index: npt.NDArray[np.uint64]  # [D] its number on the node
-    order: Integers  # usable devices by node; those of node n begin at `first[n]`
-    first: Integers  # [N]
     sizes: Integers  # [N] devices
     type: Integers  # [N]
     kind: Integers  # [N] as the pool numbers kinds
     models: tuple[str, ...]  # by type
     ratings: Integers  # by type, GFLOPS
+    named: list[list[str]]  # by node, the names of its devices
     pool: Pool
 
     @classmethod
@@ -176,8 +221,10 @@ class Layout:
         models, type_of = _types(pool, pool.model.codes[heads])
         ratings = np.zeros(len(models), np.int64)
         np.maximum.at(ratings, type_of[node[usable]], pool.gflops[usable])
-        kind = pool.kind.codes[heads]
-        return cls(node, index, order, first, sizes, type_of, kind, models, ratings, pool)
+        kind, names = pool.kind.codes[heads], [pool.names[i] for i in order.tolist()]
+        ends = zip(first.tolist(), (first + sizes).tolist(), strict=True)
+        named = [names[start:end] for start, end in ends]
+        return cls(node, index, sizes, type_of, kind, models, ratings, named, pool)
 
     def nodes(self) -> Records:
         """NODE[N]."""
@@ -203,17 +250,21 @@ def _types(pool: Pool, codes: Integers) -> tuple[tuple[str, ...], Integers]:
     return models, number[codes]
 
 
-def _column(jobs: Sequence[Any], name: str, number: Callable[[str], int] | None = None) -> Integers:
-    values = map(attrgetter(name), jobs)
-    return np.fromiter(map(number, values) if number else values, np.int64, len(jobs))
+_KNOWN = ("limit_ms", "expected_ms", "preemptible", "tier", "owner")  # of those that run, too
+_ASKED = ("waits_since_ms", "priority", "yields", "deadline_ms")
+
+
+def _columns(jobs: Sequence[Any], *names: str) -> list[Sequence[Any]]:
+    """Fields of jobs, field by field; each job is looked at once, of which there are many."""
+    return list(zip(*map(attrgetter(*names), jobs), strict=True)) or [() for _ in names]
 
 
 def _strangers(cluster: Cluster, pool: Pool) -> list[RunningJob]:
     """Jobs that hold devices and are not among those that run."""
-    known = {job.job_id for job in cluster.running}
-    unknown = set(pool.holders) - known
+    holders = set(pool.holders) - {None}
+    unknown = holders - {job.job_id for job in cluster.running} if holders else holders
     found: dict[str, list[str]] = {}
-    if unknown - {None}:
+    if unknown:
         for name, holder in zip(pool.names, pool.holders, strict=True):
             if holder is not None and holder in unknown:
                 found.setdefault(holder, []).append(name)
@@ -240,8 +291,3 @@ def accounts_of(shares: Sequence[Share]) -> Records:
         milli = [-1 if each is None else each * arrays.WHOLE for each in devices]
         found[f"{name}_milli"] = milli
     return found
-
-
-def codes_of(scene: Scene, decision: Decision) -> Mapping[str, str]:
-    """The code of every job that waits, in the order in which they were looked at."""
-    return {scene.jobs[j].job_id: code for j, code in decision.waits}
