@@ -1,10 +1,10 @@
 """The whole round of the live service by its parts, and what its log costs; JSON lines.
 
 Real PostgreSQL, the real round, all devices taken; between two rounds one job in fifty of those
-that run ends, as many come, a second passes. `load` reads the database, `sight` makes the rules'
-facts of it, `decide` is the rules with everybody's reason, `apply` writes what they say, and `note`
-is what the recorder takes of each round, its statement included; the rest is the engine's and the
-transactions'. Bytes are those of the lines, whole sights told apart.
+that run ends, as many come, a second passes. `load` reads the database and makes facts of the rows,
+`decide` is the rules with everybody's reason, `apply` writes what they say, `write` the reasons
+that have changed, and `note` is what the recorder takes of each round, its statement included; the
+rest is the engine's and the transactions'. Bytes are those of the lines, whole sights told apart.
 
     python bench/recording.py [--devices 2000] [--waiting 1000 10000] [--rounds 15]
 """
@@ -40,7 +40,6 @@ from dusuan.store.migrate import migrate
 OPERATOR = Actor("bench", None, None)
 ACCOUNTS = 100
 MODELS = ("x", "y", "z")
-PARTS = ("load", "sight", "decide", "_apply")  # of a round, as `placing` names them
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 # What submitting as many jobs would leave.
 COME = """
@@ -160,16 +159,17 @@ class Clocked:
 def case(url: str, size: int, waiting: int, count: int) -> dict[str, Any]:
     """One size: over the rounds after the first."""
     scene = Scene(url, size, waiting)
-    whole, note = Clocked(placing.run_schedule), Clocked(scene.platform.recorder.note)
-    scene.platform.recorder.note = note  # type: ignore[method-assign] # this scene only
-    parts = {name: Clocked(getattr(placing, name)) for name in PARTS}
-    for name, clocked in parts.items():
-        setattr(placing, name, clocked)
+    platform, whole = scene.platform, Clocked(placing.run_schedule)
+    owners = {"load": platform.memory, "decide": placing, "_apply": placing,
+              "write": platform.reasons, "note": platform.recorder}  # fmt: skip
+    parts = {name: Clocked(getattr(owner, name)) for name, owner in owners.items()}
+    for name, owner in owners.items():
+        setattr(owner, name, parts[name])
     for _ in range(count):
         scene.turn()
-        whole(scene.platform)
-    for name, clocked in parts.items():
-        setattr(placing, name, clocked.call)
+        whole(platform)
+    for name, owner in owners.items():
+        setattr(owner, name, parts[name].call)
     _replays(scene.platform)
     scene.store.close()
     return {
@@ -180,7 +180,6 @@ def case(url: str, size: int, waiting: int, count: int) -> dict[str, Any]:
         "rounds": count,
         **_told("round", whole),
         **{key: value for name, each in parts.items() for key, value in _told(name, each).items()},
-        **_told("note", note),
         **_sizes(url),
     }
 

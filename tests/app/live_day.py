@@ -14,6 +14,8 @@ from typing import Any
 from tests.app.conftest import Desk
 
 from dusuan.app import jobs, pool, rounds, tenants
+from dusuan.app.loading import Memory
+from dusuan.app.reasons import Reasons
 from dusuan.app.recording import Recorder
 from dusuan.core.scheduling.policy import POLICIES
 from dusuan.engines.base import Device
@@ -106,7 +108,8 @@ class Day:
     def restart(self) -> None:
         """The service is killed, and another one takes over."""
         engine = SimulatedEngine(self.desk.world)
-        self.desk.platform = replace(self.desk.platform, engine=engine, recorder=Recorder())
+        anew = replace(self.desk.platform, engine=engine, recorder=Recorder())
+        self.desk.platform = replace(anew, memory=Memory(), reasons=Reasons())
         rounds.recover(self.desk.platform)
         self.did["service_starts"] += 1
 

@@ -111,6 +111,22 @@ def test_a_live_day_replays_to_the_same_decisions(record: Record) -> None:
     assert counts.reasons > 5_000
 
 
+def test_a_log_that_tells_holders_with_the_devices_replays_too(record: Record) -> None:
+    """As logs did before only jobs told what they have."""
+    lines = record.lines()
+    told = 0
+    for line in lines:
+        whole = line.get("whole", {"placed": []})
+        holders = {
+            d: p["job"]["job_id"] for p in whole.get("placed", []) for d in p["job"]["devices"]
+        }
+        for device in whole.get("pool", {}).get("devices", []) if holders else []:
+            if device["device"] in holders:
+                device["holder"], told = holders[device["device"]], told + 1
+    assert told > 100
+    assert replayed(record.copy(lines)).is_same
+
+
 def test_the_day_had_everything_in_it(record: Record) -> None:
     """Reasons by the rules and by money, promises kept and broken, an engine in trouble."""
     lines = record.lines()[1:-1]

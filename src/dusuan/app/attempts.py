@@ -8,8 +8,9 @@ from datetime import datetime
 
 import structlog
 
-from dusuan.app import bindings, matching
+from dusuan.app import bindings
 from dusuan.app.context import Platform
+from dusuan.app.loading import Inventory
 from dusuan.core import units
 from dusuan.core.metering.journal import EndReason, Exit
 from dusuan.core.scheduling.model import Start
@@ -17,7 +18,7 @@ from dusuan.core.workload.document import from_document
 from dusuan.core.workload.jobspec import JobSpec
 from dusuan.engines.base import Action, Lease, StartFailed, StartOrder
 from dusuan.store.database import Tx
-from dusuan.store.rows import Attempt, DeviceRow, Hold, Job
+from dusuan.store.rows import Attempt, Hold, Job, RatedDevice
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ class _Intent:
     attempt_id: str
     job: Job
     start: Start
-    first: DeviceRow
+    first: RatedDevice
     rating: tuple[int, str]
     billed_gflops: int
     lease: Lease
@@ -41,11 +42,11 @@ def write_attempts(
     platform: Platform,
     tx: Tx,
     starts: Sequence[Start],
-    devices: Sequence[DeviceRow],
+    inventory: Inventory,
     now: datetime,
 ) -> list[StartOrder]:
     """Record the intent to start: attempts, allocations, leases. The engine is called after."""
-    intents = _intents(platform, tx, starts, devices)
+    intents = _intents(platform, tx, starts, inventory)
     tx.run(
         "attempts_insert",
         ids=[i.attempt_id for i in intents],
@@ -73,27 +74,25 @@ def write_attempts(
 
 
 def _intents(
-    platform: Platform, tx: Tx, starts: Sequence[Start], devices: Sequence[DeviceRow]
+    platform: Platform, tx: Tx, starts: Sequence[Start], inventory: Inventory
 ) -> list[_Intent]:
     """The starts of jobs that are still queued, each within what its hold sets aside."""
     ids = [start.job_id for start in starts]
     locked = {job.id: job for job in tx.all(Job, "jobs_lock", ids=ids)}
     holds = {hold.job_id: hold for hold in tx.all(Hold, "holds_open_of", jobs=ids)}
     bound = bindings.of_jobs(tx, [job.id for job in locked.values() if job.quote_id])
-    by_name = {d.device: d for d in devices}
-    ratings = {m: matching.rating_of(m, devices) for m in {job.model for job in locked.values()}}
     intents = []
     for start in starts:
         job = locked.get(start.job_id)
         if job is None or job.state != "queued" or job.cancelled_by is not None:
             continue
-        hold, rating = holds.get(job.id), ratings[job.model]
+        hold, rating = holds.get(job.id), inventory.ratings.get(job.model or "")
         if hold is None or rating is None:  # the round starts no job without both
             raise RuntimeError(f"{job.id} was to start without a hold or a rating")
         billed = units.tier_rate(rating[0], job.tier_permille)
         ahead = hold.reserved_gflop + bindings.pledged_gflop(bound.get(job.id), hold.reserved_gflop)
         lease = Lease(1, units.held_ms_within(billed, ahead))
-        first = by_name[start.devices[0]]
+        first = inventory.rows[start.devices[0]]
         intents.append(_Intent(platform.new_id("att"), job, start, first, rating, billed, lease))
     return intents
 

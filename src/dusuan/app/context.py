@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dusuan.app.loading import Memory
+from dusuan.app.reasons import Reasons
 from dusuan.app.recording import Recorder
 from dusuan.core.ledger.tick import SlicePolicy
 from dusuan.core.planning.menu import Site
@@ -62,6 +64,8 @@ class Platform:
     policy: PolicyParts = POLICIES["centre"]
     limits: Limits = field(default_factory=Limits)
     recorder: Recorder = field(default_factory=Recorder)
+    memory: Memory = field(default_factory=Memory)
+    reasons: Reasons = field(default_factory=Reasons)
 
 
 class Refused(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dusuan.app.context import Refused, refuse
+from dusuan.app.loading import ratings
 from dusuan.core.catalog.makes import is_domestic
 from dusuan.core.planning.menu import Excluded
 from dusuan.core.scheduling.model import Request
@@ -100,8 +101,4 @@ def rating_of(model: str | None, devices: Sequence[DeviceRow]) -> tuple[int, str
 
     One model, one rating: the median of its devices' ratings, the lower one of two.
     """
-    rated = sorted(d.gflops for d in devices if d.model == model and d.gflops is not None)
-    bases = {d.basis for d in devices if d.model == model and d.gflops is not None}
-    if not rated:
-        return None
-    return rated[(len(rated) - 1) // 2], "/".join(sorted(b for b in bases if b))
+    return ratings(d for d in devices if d.model == model).get(model) if model else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from dusuan.app import jobs, placing, prices
+from dusuan.app import jobs, prices
 from dusuan.app.access import Actor, Need, job_for
 from dusuan.app.context import Platform
 from dusuan.core.scheduling.live import picture
@@ -28,7 +28,7 @@ def why(platform: Platform, tx: Tx, actor: Actor, job_id: str) -> dict[str, Any]
     lacks = answer["code"] in _LACKS_MONEY
     wait = Wait(WaitCode(answer["code"]), answer["text"], answer["remedy"]) if lacks else None
     blocked = {job_id: wait} if wait else {}
-    cluster, queue = picture(placing.sight(placing.load(tx, now), blocked), now_ms)
+    cluster, queue = picture(platform.memory.load(tx, now).sight(blocked), now_ms)
     if job_id not in {each.job_id for each in queue}:  # it has a claim already
         return answer
     found = remedies(cluster, queue, job_id, platform.policy, now_ms)

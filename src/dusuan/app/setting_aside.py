@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dusuan.app import bindings, jobs, matching
+from dusuan.app import bindings, jobs
 from dusuan.app.context import Platform
 from dusuan.core import units
 from dusuan.core.ledger.balances import Balances
@@ -14,7 +14,9 @@ from dusuan.core.ledger.tick import first_slice
 from dusuan.core.scheduling.model import Wait
 from dusuan.store import ledger
 from dusuan.store.database import Tx
-from dusuan.store.rows import Account, Binding, DeviceRow, LedgerAccount, Name, Queued
+from dusuan.store.rows import Account, Binding, LedgerAccount, Name, Queued
+
+Ratings = Mapping[str, tuple[int, str]]  # GFLOPS and basis, by model
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +33,17 @@ class _Need:
 
 
 def set_aside_missing(
-    platform: Platform, queued: Sequence[Queued], devices: Sequence[DeviceRow]
+    platform: Platform, queued: Sequence[Queued], ratings: Ratings
 ) -> dict[str, Wait]:
     """Open the first hold of queued jobs that have none; the reason for those that cannot.
 
     Who cannot afford it is found without a lock, since most rounds change nothing for them.
     """
-    without = [job for job in queued if not job.held]
+    without = sorted((job for job in queued if not job.held), key=_turn)
     if not without:
         return {}
     with platform.store.transaction() as tx:
-        needs = _needs(platform, tx, without, devices)
+        needs = _needs(platform, tx, without, ratings)
         blocked = _shortages(tx, needs)
     affordable = [need for need in needs if need.job.id not in blocked]
     if affordable:
@@ -50,15 +52,17 @@ def set_aside_missing(
     return blocked
 
 
-def _needs(
-    platform: Platform, tx: Tx, without: Sequence[Queued], devices: Sequence[DeviceRow]
-) -> list[_Need]:
+def _turn(job: Queued) -> tuple[int, int]:
+    """Who is higher, then who came first, has its slice first."""
+    return -job.priority, job.position
+
+
+def _needs(platform: Platform, tx: Tx, without: Sequence[Queued], ratings: Ratings) -> list[_Need]:
     """Jobs without a rating are left out: the round itself says that they lack one."""
     ids = sorted({job.account_id for job in without})
     accounts = {account.id: account for account in tx.all(Account, "accounts_by_ids", ids=ids)}
-    ratings = {model: matching.rating_of(model, devices) for model in {j.model for j in without}}
     bound = bindings.of_jobs(tx, [job.id for job in without])
-    rated = [(job, rating[0]) for job in without if (rating := ratings[job.model])]
+    rated = [(job, rating[0]) for job in without if (rating := ratings.get(job.model or ""))]
     return [
         _Need(job, accounts[job.account_id], _first(platform, job, rating, bound.get(job.id)))
         for job, rating in rated

@@ -140,8 +140,10 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
 def _changed_records(
     before: tuple[Any, ...], now: tuple[Any, ...], by: Key, keys: Keys
 ) -> dict[str, Any]:
-    old = {by.name(each): each for each in before}
-    new = {by.name(each): each for each in now}
+    in_order = by.place is None
+    some, others = (before, now) if in_order else apart(before, now)
+    old = {by.name(each): each for each in some}
+    new = {by.name(each): each for each in others}
     kept = [key for key in old if key in new]
     parts = {
         "gone": [key for key in old if key not in new],
@@ -149,9 +151,17 @@ def _changed_records(
         "set": {key: difference(old[key], new[key], keys) for key in kept if old[key] != new[key]},
     }
     found: dict[str, Any] = {key: part for key, part in parts.items() if part}
-    if by.place is None and list(new) != [*kept, *(key for key in new if key not in old)]:
+    if in_order and list(new) != [*kept, *(key for key in new if key not in old)]:
         found["order"] = list(new)
     return found
+
+
+def apart(before: Sequence[Any], now: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The elements of each that are not, as the same object, in the other too."""
+    both = set(map(id, before)) & set(map(id, now))
+    if not both:
+        return list(before), list(now)
+    return [x for x in before if id(x) not in both], [x for x in now if id(x) not in both]
 
 
 def patched(old: Any, change: Any, keys: Keys, where: str = "") -> Any:

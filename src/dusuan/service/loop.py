@@ -21,6 +21,8 @@ from psycopg_pool import PoolTimeout
 
 from dusuan.app import placing, quotes, retention, rounds
 from dusuan.app.context import Platform
+from dusuan.app.loading import Memory
+from dusuan.app.reasons import Reasons
 from dusuan.app.recording import Recorder
 from dusuan.service.leading import Leading
 from dusuan.store.leadership import Leadership, NotOurs, candidate
@@ -185,7 +187,8 @@ class Service:
         """What a leader has for its term: a pool of sessions, and a heart that beats."""
         heart = Heart(leadership, self._pace, self.leading)
         store = self._platform.store.of_term(term, self._pace.session_s)
-        platform = replace(self._platform, store=store, recorder=Recorder())
+        anew = replace(self._platform, recorder=Recorder(), memory=Memory(), reasons=Reasons())
+        platform = replace(anew, store=store)
         chores = Chores(platform, self._pace)
         heart.start()
         chores.start()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dusuan.core.plain import NotPlain, from_plain
-from dusuan.core.scheduling.record import FORMAT, VERSION, Entry
+from dusuan.core.scheduling.record import FORMAT, VERSION, Entry, unheld
 from dusuan.sim.files import BadTraceError, open_text
 
 HOW = "write one: dusuan sim record --out FILE"
@@ -83,7 +84,7 @@ def _entry(path: Path, number: int, document: dict[str, Any]) -> Entry:
         found: Entry = from_plain(Entry, {k: v for k, v in document.items() if k != "kind"})
     except NotPlain as wrong:
         raise BadTraceError("bad_row", f"{path}, line {number}: {wrong}", number, AGAIN) from None
-    return found
+    return found if found.whole is None else replace(found, whole=unheld(found.whole))
 
 
 def _check_order(path: Path, number: int, entry: Entry, last: int) -> None:

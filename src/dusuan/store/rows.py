@@ -205,6 +205,20 @@ class DeviceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RatedDevice:
+    """What a round reads of a device: its latest rating, if it has one, and not who holds it."""
+
+    device: str
+    node: str
+    make: str
+    model: str
+    kind: str
+    state: str
+    gflops: int | None
+    basis: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """An uploaded work directory archive."""
 
@@ -316,7 +330,10 @@ class JobShown(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """What a scheduling round reads of a job that waits. `held`: its first slice is set aside."""
+    """What a scheduling round reads of a job that waits.
+
+    `told`: a reason is written down; `held`: its first slice is set aside.
+    """
 
     id: str
     position: int
@@ -328,7 +345,7 @@ class Queued:
     grace_ms: int
     probe: bool
     stop_reason: str | None
-    waiting: Mapping[str, Any] | None
+    told: bool
     held: bool
     tier_permille: int
     tier: str
@@ -343,6 +360,7 @@ class Queued:
 class PlacedRow:
     """A job that has devices, and what a scheduling round reads of it."""
 
+    attempt_id: str
     id: str
     account_id: str
     tier: str
@@ -351,10 +369,18 @@ class PlacedRow:
     expected_ms: int | None
     requeues: bool
     probe: bool
-    attempt_id: str
     stop_asked: str | None
     since: datetime
     devices: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Two that are alike were taken of the same devices and ratings."""
+
+    devices: int
+    written: int
+    ratings: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Placed:
 class Sight:
     """What a live round sees. `pool` has no running jobs: they are `placed`, by id.
 
+    Nor has any of its devices a holder: who has which, `placed` says, so that the same devices are
+    the same object from round to round.
     `blocked` says why a job cannot start whatever is free; `trouble` why none can.
     """
 
@@ -97,7 +99,9 @@ def decide(sight: Sight, policy: PolicyParts, now_ms: int) -> tuple[Moves, Plan]
 def claims_of(sight: Sight) -> dict[str, Waiting]:
     """Device -> the job that has a claim on it. A claim on a device that is down is void."""
     claimants = [each for each in sight.waiting if each.claim]
-    good = {d.device for d in sight.pool.devices if usable(d)} if claimants else set()
+    if not claimants:
+        return {}
+    good = {d.device for d in sight.pool.devices if usable(d)}
     return {device: each for each in claimants if good >= set(each.claim) for device in each.claim}
 
 
@@ -105,7 +109,7 @@ def due_claims(sight: Sight, claimed: Mapping[str, Waiting]) -> tuple[Start, ...
     """Starts that were decided before and wait for nobody any more."""
     if not claimed:
         return ()
-    held = {d.device for d in sight.pool.devices if d.holder is not None}
+    held = {name for each in sight.placed for name in each.job.devices}
     jobs = {each.job.job_id: each for each in claimed.values()}
     return tuple(
         Start(name, each.claim)
@@ -185,10 +189,8 @@ def after(sight: Sight, moves: Moves, now_ms: int) -> Sight:
     stopped = {preempt.job_id for preempt in moves.preempts}
     placed = [_told(each) if each.job.job_id in stopped else each for each in sight.placed]
     blocked = {name: wait for name, wait in sight.blocked.items() if name not in started}
-    pool = _with_holders(
-        sight.pool, {d: name for name, p in started.items() for d in p.job.devices}
-    )
-    pool = replace(pool, preempted_last_hour=pool.preempted_last_hour + len(stopped))
+    stopped_then = sight.pool.preempted_last_hour + len(stopped)
+    pool = replace(sight.pool, preempted_last_hour=stopped_then)
     placed_then = tuple(sorted((*placed, *started.values()), key=placed_key))
     return replace(
         sight, pool=pool, placed=placed_then, waiting=tuple(jobs.values()), blocked=blocked
@@ -209,23 +211,12 @@ def without(sight: Sight, jobs: Iterable[str]) -> Sight:
     left = set(jobs)
     if not left:
         return sight
-    freed = {d: None for each in sight.placed if each.job.job_id in left for d in each.job.devices}
     return replace(
         sight,
-        pool=_with_holders(sight.pool, freed),
         placed=tuple(each for each in sight.placed if each.job.job_id not in left),
         waiting=tuple(each for each in sight.waiting if each.job.job_id not in left),
         blocked={name: wait for name, wait in sight.blocked.items() if name not in left},
     )
-
-
-def _with_holders(pool: Cluster, holders: Mapping[str, str | None]) -> Cluster:
-    if not holders:
-        return pool
-    devices = tuple(
-        replace(d, holder=holders[d.device]) if d.device in holders else d for d in pool.devices
-    )
-    return replace(pool, devices=devices)
 
 
 def placed_key(each: Placed) -> str:

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from dusuan.core.plain import Key, NotPlain, difference, patched
+from dusuan.core.plain import Key, NotPlain, apart, difference, patched
 from dusuan.core.scheduling.live import (
     Moves,
     Placed,
@@ -117,12 +117,20 @@ def _bare(code: WaitCode) -> Wait:
 
 def leavers(before: Sight, now: Sight) -> tuple[list[str], list[str]]:
     """Jobs of `before` that have no devices any more, and those that waited and are gone."""
-    placed = {each.job.job_id for each in now.placed}
-    there = {each.job.job_id for each in now.waiting} | placed
+    ran, placed = _names_apart(before.placed, now.placed)
+    waited, waiting = _names_apart(before.waiting, now.waiting)
     return (
-        [each.job.job_id for each in before.placed if each.job.job_id not in placed],
-        [each.job.job_id for each in before.waiting if each.job.job_id not in there],
+        [name for name in ran if name not in placed],
+        [name for name in waited if name not in placed and name not in waiting],
     )
+
+
+def _names_apart(
+    before: Sequence[Placed | Waiting], now: Sequence[Placed | Waiting]
+) -> tuple[list[str], set[str]]:
+    """The ids of both, without those that are the same object in both: most of very many."""
+    old, new = apart(before, now)
+    return [each.job.job_id for each in old], {each.job.job_id for each in new}
 
 
 def outside(expected: Sight, seen: Sight, left: Iterable[str]) -> dict[str, Any]:
@@ -163,13 +171,21 @@ def reasons_told(
 # --- reading -----------------------------------------------------------------------------------
 
 
+def unheld(sight: Sight) -> Sight:
+    """The sight of a log that told holders with the devices too, as logs did once."""
+    if all(device.holder is None for device in sight.pool.devices):
+        return sight
+    devices = tuple(replace(device, holder=None) for device in sight.pool.devices)
+    return replace(sight, pool=replace(sight.pool, devices=devices))
+
+
 def evolved(expected: Sight, entry: Entry) -> Sight:
     """What the round of `entry` saw, for a reader who expected `expected`.
 
     Raises `NotPlain` where the entry does not fit what came before it.
     """
     seen: Sight = patched(without(expected, entry.left), entry.seen, KEYS)
-    return seen
+    return unheld(seen)
 
 
 def reasons_read(entry: Entry, old: Mapping[str, str], queue: Sequence[str]) -> dict[str, str]:

@@ -9,10 +9,21 @@ ON CONFLICT (device) DO UPDATE
 SET node = EXCLUDED.node, make = EXCLUDED.make, model = EXCLUDED.model, kind = EXCLUDED.kind,
     position = EXCLUDED.position, memory_mib = EXCLUDED.memory_mib, state = EXCLUDED.state,
     seen_at = EXCLUDED.seen_at
+WHERE (device.node, device.make, device.model, device.kind, device.position, device.memory_mib,
+       device.state)
+      IS DISTINCT FROM (EXCLUDED.node, EXCLUDED.make, EXCLUDED.model, EXCLUDED.kind,
+                        EXCLUDED.position, EXCLUDED.memory_mib, EXCLUDED.state)
 
 -- name: devices_gone
 -- Devices that the engine no longer names are down; their history stays.
-UPDATE device SET state = 'down' WHERE NOT device = ANY(%(device)s)
+UPDATE device SET state = 'down' WHERE state <> 'down' AND NOT device = ANY(%(device)s)
+
+-- name: devices_stamp
+-- Differs whenever a device or a rating was written: every version of a row has the number of the
+-- transaction that wrote it, and rows are only ever added to `rating`.
+SELECT count(*) AS devices, coalesce(sum(xmin::text::bigint), 0)::bigint AS written,
+       (SELECT count(*) FROM rating) AS ratings
+FROM device
 
 -- name: devices
 SELECT d.device, d.node, d.make, d.model, d.kind, d.memory_mib, d.state, r.gflops, r.precision,
@@ -22,6 +33,14 @@ LEFT JOIN LATERAL (SELECT * FROM rating WHERE rating.device = d.device ORDER BY 
      ON true
 LEFT JOIN allocation l ON l.device = d.device AND l.to_at IS NULL
 LEFT JOIN attempt a ON a.id = l.attempt_id
+ORDER BY d.position, d.device
+
+-- name: devices_rated
+-- What a round reads of the devices: nothing that changes with who holds them.
+SELECT d.device, d.node, d.make, d.model, d.kind, d.state, r.gflops, r.basis
+FROM device d
+LEFT JOIN LATERAL (SELECT * FROM rating WHERE rating.device = d.device ORDER BY id DESC LIMIT 1) r
+     ON true
 ORDER BY d.position, d.device
 
 -- name: devices_held_since
@@ -138,14 +157,19 @@ ORDER BY j.position DESC, a.number
 SELECT j.*, c.path AS account_path, c.org_id FROM job j JOIN account c ON c.id = j.account_id
 WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR NO KEY UPDATE OF j
 
+-- name: queue_stamps
+-- Who waits, and all that changes of a job while it does: what it asks for never does.
+SELECT j.id, j.waiting IS NOT NULL, h.job_id IS NOT NULL, j.claim, j.stop_reason, j.queued_at
+FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL WHERE j.state = 'queued'
+
 -- name: jobs_queued
--- What a round reads of every job that waits: never its spec.
+-- What a round reads of a job that waits: never its spec.
 SELECT j.id, j.position, j.account_id, j.kind, j.model, j.count, j.priority, j.grace_ms,
-       j.probe, j.stop_reason, j.waiting, h.job_id IS NOT NULL AS held, j.tier_permille,
-       j.tier, j.wall_ms, j.expected_ms, j.requeues, j.claim,
+       j.probe, j.stop_reason, j.waiting IS NOT NULL AS told, h.job_id IS NOT NULL AS held,
+       j.tier_permille, j.tier, j.wall_ms, j.expected_ms, j.requeues, j.claim,
        coalesce(j.queued_at, j.submitted_at) AS queued_at
 FROM job j LEFT JOIN hold h ON h.job_id = j.id AND h.resolved_at IS NULL
-WHERE j.state = 'queued' ORDER BY j.priority DESC, j.position
+WHERE j.id = ANY(%(ids)s) AND j.state = 'queued'
 
 -- name: job_queued_any
 SELECT id FROM job WHERE state = 'queued' LIMIT 1
@@ -170,14 +194,18 @@ FROM unnest(%(ids)s::text[], %(states)s::text[], %(reasons)s::text[]) AS d (id, 
      account a JOIN ledger_account l ON l.id = a.wallet_id
 WHERE j.id = d.id AND a.id = j.account_id
 
+-- name: placed_stamps
+-- Attempts that have devices, and all that changes of one while it has them, for a round.
+SELECT id, stop_asked, started_at IS NULL FROM attempt WHERE state <> 'ended'
+
 -- name: jobs_placed
 -- Jobs that have devices, and which; what a round needs to know of them.
-SELECT j.id, j.account_id, j.tier, j.grace_ms, j.wall_ms, j.expected_ms, j.requeues, j.probe,
-       a.id AS attempt_id, a.stop_asked, coalesce(a.started_at, a.created_at) AS since,
+SELECT a.id AS attempt_id, j.id, j.account_id, j.tier, j.grace_ms, j.wall_ms, j.expected_ms,
+       j.requeues, j.probe, a.stop_asked, coalesce(a.started_at, a.created_at) AS since,
        array_agg(l.device ORDER BY l.device) AS devices
 FROM attempt a JOIN job j ON j.id = a.job_id
 JOIN allocation l ON l.attempt_id = a.id AND l.to_at IS NULL
-WHERE a.state <> 'ended' GROUP BY j.id, a.id ORDER BY j.id
+WHERE a.id = ANY(%(ids)s) AND a.state <> 'ended' GROUP BY j.id, a.id
 
 -- name: shares_of
 -- The accounts named, those that are guaranteed something, and all above them, as the scheduler
