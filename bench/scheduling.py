@@ -10,12 +10,15 @@ Placement, quota and fair share have rows of their own: `bench/placement.py`, wh
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from dusuan.core.scheduling.packing import new_packing
 from dusuan.core.scheduling.policy import POLICIES, PolicyParts, named
 from dusuan.core.scheduling.round import outline, schedule
 from dusuan.core.workload.jobspec import Problem
+from dusuan.service.collecting import between_rounds
 from dusuan.sim import fill
 from dusuan.sim.readers import read
 from dusuan.sim.run import Settings, simulate
@@ -159,35 +163,55 @@ def placing_alone(devices: int, policy: str, seed: int) -> float:
 
 
 CENTRE = POLICIES["centre"]
+ACCOUNTS = 100
+
+
+def with_quotas(leaves: tuple[Share, ...], devices: int) -> tuple[Share, ...]:
+    """The accounts below 25 groups of 5 organisations: guaranteed, borrowed and lent so much."""
+    above = tuple(Share(f"o{i}", quota=devices * 18 // 100, borrow=devices // 10) for i in range(5))
+    groups = tuple(
+        Share(
+            f"g{i}", f"o{i // 5}", quota=devices * 3 // 100, lend=devices // 50 if i % 3 else None
+        )
+        for i in range(25)
+    )
+    below = (
+        replace(
+            share, parent=f"g{i // 4}", quota=devices // 200, borrow=devices // (80 + 40 * (i % 4))
+        )
+        for i, share in enumerate(leaves)
+    )  # fmt: skip
+    return (*above, *groups, *below)
 
 
 class Centre:
     """A centre as the live service sees it: jobs come, start as planned, and end."""
 
-    def __init__(self, devices: int, pending: int, seed: int) -> None:
+    def __init__(self, devices: int, pending: int, quotas: bool, seed: int) -> None:
         self.draw, self.now_ms, self.count = np.random.default_rng(seed), 10**12, 0
         models = (("A100", 312_000), ("H800", 990_000), ("910B", 376_000))
-        self.slots = [
+        self.slots = tuple(
             DeviceSlot(
                 f"n{i // 8}/gpu:{i % 8}", f"n{i // 8}", "gpu",
                 models[i // 8 % 3][0], gflops=models[i // 8 % 3][1],
             )
             for i in range(devices)
-        ]  # fmt: skip
-        self.place = {slot.device: i for i, slot in enumerate(self.slots)}
+        )  # fmt: skip
         self.running: dict[str, RunningJob] = {}
         self.queue: dict[str, QueuedJob] = {}
         self.shares = tuple(
             Share(f"a{i}", usage_gflop=float(self.draw.random()), usage_at_ms=self.now_ms)
-            for i in range(100)
+            for i in range(ACCOUNTS)
         )
+        if quotas:
+            self.shares = with_quotas(self.shares, devices)
         while not self.queue:  # full, before anybody waits
             self.come(pending)
             self.apply(outline(self.cluster, tuple(self.queue.values()), CENTRE, self.now_ms))
 
     @property
     def cluster(self) -> Cluster:
-        return Cluster(tuple(self.slots), tuple(self.running.values()), self.shares)
+        return Cluster(self.slots, tuple(self.running.values()), self.shares)
 
     def come(self, pending: int) -> None:
         """Jobs come until `pending` wait."""
@@ -210,18 +234,12 @@ class Centre:
                 job.job_id, start.devices, self.now_ms, job.expected_ms, job.limit_ms,
                 job.tier, job.owner,
             )  # fmt: skip
-            self.hold(start.devices, job.job_id)
-
-    def hold(self, devices: tuple[str, ...], holder: str | None) -> None:
-        for name in devices:
-            at = self.place[name]
-            self.slots[at] = replace(self.slots[at], holder=holder)
 
     def end(self, jobs: int) -> None:
         """Some jobs end, and half a minute passes."""
         self.now_ms += 30_000
         for name in self.draw.choice(list(self.running), jobs, replace=False).tolist():
-            self.hold(self.running.pop(name).devices, None)
+            del self.running[name]
 
 
 # What is measured in turn: the door, and whether unchanged devices are the objects of the round
@@ -229,9 +247,9 @@ class Centre:
 DOORS = (("schedule", schedule, False), ("schedule", schedule, True), ("outline", outline, True))
 
 
-def live_rounds(devices: int, pending: int, rounds: int) -> None:
+def live_rounds(devices: int, pending: int, quotas: bool, rounds: int) -> None:
     """Wall milliseconds of a round of the live service, with and without reasons."""
-    centre = Centre(devices, pending, 0)
+    centre, codes = Centre(devices, pending, quotas, 0), Counter[str]()
     times: dict[tuple[str, bool], list[float]] = {(name, kept): [] for name, _, kept in DOORS}
     started = 0
     for turn in range(rounds * len(DOORS)):
@@ -241,15 +259,18 @@ def live_rounds(devices: int, pending: int, rounds: int) -> None:
         cluster, queue = centre.cluster, tuple(centre.queue.values())
         if not kept:
             cluster = replace(cluster, devices=tuple(map(replace, cluster.devices)))
-        began = time.perf_counter()
-        plan = decide(cluster, queue, CENTRE, centre.now_ms)
-        times[name, kept].append(1000 * (time.perf_counter() - began))
+        with between_rounds(time.monotonic):
+            began = time.perf_counter()
+            plan = decide(cluster, queue, CENTRE, centre.now_ms)
+            times[name, kept].append(1000 * (time.perf_counter() - began))
+        gc.collect()
         started += len(plan.starts)
+        codes.update(wait.code.value for wait in plan.waits.values())
         centre.apply(plan)
     for (name, kept), each in times.items():
         say(
             measured="live round", door=name, same_devices=kept, devices=devices, pending=pending,
-            rounds=rounds, running=len(centre.running),
+            quotas=quotas, rounds=rounds, running=len(centre.running), codes=codes,
             started_per_round=round(started / (rounds * len(DOORS))),
             p50_ms=round(float(np.percentile(each, 50)), 1),
             p99_ms=round(float(np.percentile(each, 99)), 1),
@@ -265,7 +286,9 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=30)
     chosen = options.parse_args()
     speed(chosen.devices, chosen.repeats)
-    live_rounds(chosen.devices[-1], fill.PENDING, chosen.rounds)
+    for devices, quotas in itertools.product(chosen.devices, (False, True)):
+        pending = fill.PENDING * devices // chosen.devices[-1]
+        live_rounds(devices, pending, quotas, chosen.rounds)
     compile_row()
     for name in chosen.traces if SHARED.is_dir() else ():
         file, form, cluster, policies = ROWS[name]

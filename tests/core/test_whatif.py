@@ -81,7 +81,7 @@ def _changed(mine: QueuedJob, remedy: Remedy) -> QueuedJob:
         return replace(mine, request=replace(mine.request, model=value))
     if remedy.change == "tier":
         return replace(mine, tier=value)
-    if remedy.change in ("borrow", "lend"):
+    if remedy.change in ("borrow", "lend", "without"):
         return mine
     assert remedy.change == "wall_time"  # nothing here waits for money
     return replace(mine, limit_ms=value, expected_ms=value)
@@ -127,9 +127,37 @@ def test_what_is_kept_for_a_job_before_it() -> None:
     queue = [job("large", 3, 1, owner="a"), job("small", 1, 2, owner="a")]
     waits = schedule(cluster, queue, CENTRE, 120_000).waits
     assert waits["large"].data["limit"] == "quota"
-    assert waits["small"].data["limit"] == "turn"
+    small = waits["small"]
+    assert (small.code, small.data["limit"], small.data["account"]) == (WaitCode.QUOTA, "turn", "a")
+    assert (small.data["behind"], small.data["behind_others"]) == (["large"], 0)
+    assert small.data["kept_until_ms"] == 600_000
+    assert "kept for large" in small.text
+    assert "after large" in small.remedy
+    found = remedies(cluster, queue, "small", CENTRE, 120_000)
+    assert found == (
+        Remedy("tier", "reserved", 0),
+        Remedy("wall_time", 480_000, 0),
+        Remedy("without", "large", 0),
+        Remedy("borrow", "2 on a", 0),
+    )
+    assert expected_start_ms(cluster, queue, "small", CENTRE, 120_000) == 600_000
     brief = replace(queue[1], limit_ms=480_000, expected_ms=480_000)
     assert schedule(cluster, [queue[0], brief], CENTRE, 120_000).starts
+
+
+def test_who_waits_for_a_turn_is_told_nothing_of_other_owners() -> None:
+    """The rest of what two departments share is kept for a job of the other one."""
+    runs = RunningJob("r", ("x8/0", "x8/1"), 0, expected_ms=600_000, owner="b")
+    shares = (Share("org", quota=4, borrow=0), Share("a", "org"), Share("b", "org"))
+    cluster = replace(held(pool("x8"), runs), shares=shares)
+    queue = [job("large", 3, 1, owner="b", tier="reserved"), job("small", 1, 2, owner="a")]
+    small = schedule(cluster, queue, CENTRE, 120_000).waits["small"]
+    assert (small.data["limit"], small.data["account"]) == ("turn", "org")
+    assert (small.data["behind"], small.data["behind_others"]) == ([], 1)
+    assert "large" not in f"{small.text} {small.remedy} {small.data}"
+    found = remedies(cluster, queue, "small", CENTRE, 120_000)
+    assert {each.change for each in found} == {"tier", "wall_time", "borrow"}
+    assert "large" not in str(found)
 
 
 LIMIT = st.sampled_from([None, None, 0, 1, 2])
@@ -169,8 +197,54 @@ def test_every_remedy_starts_the_job(
     ]
     plan = schedule(cluster, queue, CENTRE, 120_000)
     for name in set(plan.waits) - {claim.job_id for claim in plan.claims}:
-        mine = next(each for each in queue if each.job_id == name)
-        for remedy in remedies(cluster, queue, name, CENTRE, 120_000):
-            tried = [_changed(each, remedy) if each is mine else each for each in queue]
-            again = schedule(_allowed(cluster, remedy), tried, CENTRE, 120_000)
-            assert name in {start.job_id for start in (*again.starts, *again.claims)}
+        assert_true(cluster, queue, name)
+
+
+def assert_true(cluster: Cluster, queue: list[QueuedJob], name: str) -> None:
+    """Every remedy starts the job."""
+    mine = next(each for each in queue if each.job_id == name)
+    for remedy in remedies(cluster, queue, name, CENTRE, 120_000):
+        kept = [e for e in queue if (remedy.change, remedy.value) != ("without", e.job_id)]
+        assert len(kept) == len(queue) - (remedy.change == "without")
+        tried = [_changed(each, remedy) if each is mine else each for each in kept]
+        again = schedule(_allowed(cluster, remedy), tried, CENTRE, 120_000)
+        assert name in {start.job_id for start in (*again.starts, *again.claims)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(3, 90), st.sampled_from("ab")), max_size=3),
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), min_size=3, max_size=6),
+    st.tuples(st.integers(3, 7), LIMIT, LIMIT),
+)
+def test_who_waits_for_a_turn_waits_for_a_job_that_lacks_quota(
+    busy: list[tuple[int, int, str]],
+    asked: list[tuple[int, str]],
+    quotas: tuple[int, int | None, int | None],
+) -> None:
+    """It is told how many; when all of those are gone nobody waits for a turn; remedies hold."""
+    devices, at, running = pool("x8", "x8"), 0, []
+    for i, (count, minutes, owner) in enumerate(busy):
+        taken = tuple(d.device for d in devices[at : at + count])
+        at += count
+        running.append(RunningJob(f"r{i}", taken, 0, minutes * 60_000, owner=owner))
+    shares = (
+        Share("o", quota=quotas[0], borrow=0),
+        Share("a", "o", quota=quotas[1], lend=quotas[2]),
+        Share("b", "o", borrow=quotas[2]),
+    )
+    cluster = replace(held(devices, *running), shares=shares)
+    queue = [job(f"j{i}", count, i + 1, owner=owner) for i, (count, owner) in enumerate(asked)]
+    while queue:
+        waits = schedule(cluster, queue, CENTRE, 120_000).waits
+        limits = {name: wait.data.get("limit") for name, wait in waits.items()}
+        short = {name for name, limit in limits.items() if limit not in (None, "turn")}
+        turns = [name for name, limit in limits.items() if limit == "turn"]
+        if not turns:
+            return
+        for name in turns:
+            data = waits[name].data
+            assert set(data["behind"]) <= short
+            assert 1 <= len(data["behind"]) + data["behind_others"] <= len(short)
+            assert_true(cluster, queue, name)
+        queue = [each for each in queue if each.job_id not in short]

@@ -361,7 +361,7 @@ class JobList(View):
 
 
 class RemedyView(View):
-    change: Literal["balance", "count", "device", "tier", "wall_time"]
+    change: Literal["balance", "count", "device", "tier", "wall_time", "without", "borrow", "lend"]
     value: str
     text: str
     stops: int

@@ -51,6 +51,7 @@ def _told(tx: Tx, remedy: Remedy) -> dict[str, Any]:
         "device": f"on {value} it would start now",
         "tier": f"on the tier {value} ({_price(tx, value)}) it would start now",
         "wall_time": f"with a wall time of {remedy.value} ms or less it would start now",
+        "without": f"if {value} were cancelled it would start now",
         "borrow": f"if the operator let accounts borrow more ({value}) it would start now",
         "lend": f"if {_also(value)}others lent what they are guaranteed and do not use it would "
         "start now",

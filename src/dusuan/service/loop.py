@@ -24,6 +24,7 @@ from dusuan.app.context import Platform
 from dusuan.app.loading import Memory
 from dusuan.app.reasons import Reasons
 from dusuan.app.recording import Recorder
+from dusuan.service.collecting import between_rounds
 from dusuan.service.leading import Leading
 from dusuan.store.leadership import Leadership, NotOurs, candidate
 
@@ -202,13 +203,14 @@ class Service:
             store.close()
 
     def _lead(self, platform: Platform, heart: Heart) -> None:
-        with platform.store.listen() as connection:
+        with platform.store.listen() as connection, between_rounds(time.monotonic) as collect:
             self._prepare()
             rounds.recover(platform)
             self.leading.set(self._pace.silence_s)
             while not self._stopping.is_set():
                 heart.progress()
                 busy = step(platform)
+                collect()
                 self._stopping.wait(self._pace.rest_s)
                 self._sleep(connection, self._pace.busy_s if busy else self._pace.idle_s)
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dusuan.core.scheduling.arrays import PREEMPT, RESERVE, START, WAITING, Integers, Records, State
+from dusuan.core.scheduling.accounts import UNLIMITED
+from dusuan.core.scheduling.arrays import (
+    PREEMPT,
+    RESERVE,
+    START,
+    WAITING,
+    WHOLE,
+    Integers,
+    Records,
+    State,
+)
 
 REASONS = ("", "capacity", "order", "quota", "earliest", "turn")  # by the `reason` of a job
 POOL = -1  # instead of an account: the pool
@@ -30,7 +40,9 @@ class Decision:
 
     `preempts` says for whom; `reserved` at which moment (ms) a waiting job is expected to start;
     `waits` has the reason of every job that waits, `limits` the account whose quota it lacks or
-    waits its turn for; POOL: others do not lend what is idle.
+    waits its turn for; POOL: others do not lend what is idle. `kept`: until which moment (ms) what
+    is left there is kept for a job before, for those who wait their turn; `kept_for`: the jobs for
+    which it is, and at which accounts.
     """
 
     starts: tuple[tuple[int, tuple[Part, ...]], ...]
@@ -38,6 +50,8 @@ class Decision:
     reserved: tuple[tuple[int, int], ...]
     waits: tuple[tuple[int, str], ...]
     limits: tuple[tuple[int, int], ...] = ()
+    kept: tuple[tuple[int, int], ...] = ()
+    kept_for: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def occupy(state: State, rules: Records, j: int, parts: Sequence[Part], since_ms: int) -> None:
@@ -100,6 +114,8 @@ def _read(state: State) -> Decision:
         _pairs(lines[lines["kind"] == RESERVE]),
         waits,
         _limits(state, waits),
+        tuple((j, _kept_until_ms(state, j)) for j, code in waits if code == "turn"),
+        tuple(_kept_for(state, waits)),
     )
 
 
@@ -125,5 +141,55 @@ def _waits(state: State) -> tuple[tuple[int, str], ...]:
 def _limits(state: State, waits: Sequence[tuple[int, str]]) -> tuple[tuple[int, int], ...]:
     """Accounts by the number they were given with."""
     short = [j for j, code in waits if code in ("quota", "turn")]
-    given = {int(place): i for i, place in enumerate(state.places)} if short else {}
-    return tuple((j, given.get(int(state.jobs["limit"][j]), POOL)) for j in short)
+    given = _given(state) if short else {}
+    limits = state.jobs["limit"][short].tolist()
+    return tuple((j, given.get(limit, POOL)) for j, limit in zip(short, limits, strict=True))
+
+
+def _given(state: State) -> dict[int, int]:
+    """The number that each account was given with."""
+    return {place: i for i, place in enumerate(state.places.tolist())}
+
+
+def _kept_until_ms(state: State, j: int) -> int:
+    """Until when account `limit` keeps what is left for another job than `j`; see `keeps`."""
+    account, limit = state.jobs["account"][j], state.jobs["limit"][j]
+    own_ms = int(state.accounts["own_opens_ms"][account]) if account == limit else 0
+    return own_ms or int(state.accounts["opens_ms"][limit])
+
+
+def _kept_for(
+    state: State, waits: Sequence[tuple[int, str]]
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Jobs for which the accounts above them keep what is left; see `wait_for_quota`."""
+    if not any(code == "turn" for _, code in waits):
+        return
+    first, given, jobs = set[int](), _given(state), state.jobs
+    short = (j for j, code in waits if code == "quota" and not jobs["yields"][j])
+    for j in short:
+        a = int(jobs["account"][j])
+        if (a in first and not jobs["overdue"][j]) or _ever(state, a) < jobs["devices"][j]:
+            continue
+        first.add(a)
+        yield j, tuple(given.get(b, POOL) for b in _keeping(state, a))
+
+
+def _keeping(state: State, a: int) -> Iterator[int]:
+    """The accounts from `a` up that keep something for as long as `a` does."""
+    opens_ms, until_ms = state.accounts["opens_ms"], state.accounts["own_opens_ms"][a]
+    while a >= 0 and opens_ms[a] >= until_ms > 0:
+        yield a
+        a = int(state.accounts["parent"][a])
+
+
+def _ever(state: State, a: int) -> float:
+    """Devices that account `a` may use when nobody uses anything; see `kernels.accounts.ever`."""
+    own, most, accounts = 0, UNLIMITED, state.accounts
+    while accounts["parent"][a] >= 0:
+        each = accounts[a]
+        own += int(each["kept_milli"])
+        if each["borrow_milli"] >= 0:
+            lent = int(each["subtree_milli"] - each["kept_milli"])
+            most = min(most, own + lent + int(each["borrow_milli"]))
+        a = int(each["parent"])
+    return min(most, own + int(accounts["subtree_milli"][a])) / WHOLE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
+from dusuan.core.scheduling.arrays import FOREVER_MS
 from dusuan.core.scheduling.model import Plan, QueuedJob, Request, RunningJob, Share, Wait, WaitCode
 from dusuan.core.scheduling.pool import Flags, Pool
 from dusuan.core.scheduling.scene import Scene
@@ -46,15 +48,25 @@ def in_use(
     above = {share.account: share.parent for share in shares}
     owners = {job.job_id: job.owner for job in queue}
     stopped = {preempt.job_id for preempt in plan.preemptions}
-    held = [(job.owner, len(job.devices)) for job in running if job.job_id not in stopped]
-    held += [(owners[s.job_id], len(s.devices)) for s in (*plan.starts, *plan.claims)]
-    found: dict[str, int] = {}
-    for owner, devices in held:
-        account: str | None = owner
-        while account is not None:
-            found[account] = found.get(account, 0) + devices
-            account = above.get(account)
+    held = Counter[str]()
+    for job in running:
+        if job.job_id not in stopped:
+            held[job.owner] += len(job.devices)
+    for start in (*plan.starts, *plan.claims):
+        held[owners[start.job_id]] += len(start.devices)
+    found = Counter[str]()
+    for owner, devices in held.items():
+        found.update(dict.fromkeys(path_of(owner, above), devices))
     return found
+
+
+def path_of(account: str, above: Mapping[str, str | None]) -> list[str]:
+    """The account and all above it."""
+    path, at = [], cast(str | None, account)
+    while at is not None:
+        path.append(at)
+        at = above.get(at)
+    return path
 
 
 BEHIND_MAX = 10  # jobs of one's own that a reason names
@@ -76,6 +88,8 @@ class _Round:
         self._own: dict[tuple[int, str], list[str]] = {}  # the first of them, by owner
         self._rivals: dict[int, list[int]] = {}
         self.shares = {share.account: share for share in scene.shares}
+        self._short = Counter[str]()  # for how many something is kept so far, by account
+        self._own_short: dict[tuple[str, str], list[str]] = {}  # the first of them, by owner
 
     def _free_flags(self) -> Flags:
         pool = self.scene.pool
@@ -91,12 +105,24 @@ class _Round:
 
     def quota(self, job: QueuedJob, code: str) -> Wait:
         """Whose limit keeps `job` from starting. Accounts of other customers are not named."""
-        share = self.shares.get(self.plan.limits[job.job_id])
+        limit = self.plan.limits[job.job_id]
+        share = self.shares.get(limit)
+        if code == "turn":
+            own = self._own_short.get((limit, job.owner), [])
+            until_ms = self.plan.kept_ms[job.job_id]
+            return _turn(job.request, share, own, self._short[limit], until_ms)
+        self._keeps(job)
         if share is None:
             return _lender(job.request)
-        if code == "turn":
-            return _turn(job.request, share)
         return _limit(job.request, share, self.used.get(share.account, 0))
+
+    def _keeps(self, job: QueuedJob) -> None:
+        """`job` lacks quota: what is left to accounts above it may be kept for it."""
+        for account in self.plan.kept_for.get(job.job_id, ()):
+            self._short[account] += 1
+            own = self._own_short.setdefault((account, job.owner), [])
+            if len(own) < BEHIND_MAX:
+                own.append(job.job_id)
 
     def devices(self, job: QueuedJob, kind: int) -> Wait:
         """What running jobs or one before it give way to. Other owners' jobs are not named."""
@@ -186,12 +212,20 @@ def _lender(request: Request) -> Wait:
     )
 
 
-def _turn(request: Request, share: Share) -> Wait:
+def _turn(request: Request, share: Share | None, own: list[str], total: int, until_ms: int) -> Wait:
+    """What is left below a limit is kept for a job before it. Other owners' jobs are not named."""
+    first = own[0] if own else "another account's job"
+    left = "what is idle of the pool" if share is None else f"what {named(share)} may still use"
+    data: dict[str, Any] = {"needs": request.count, "limit": "turn"}
+    if share is not None:
+        data["account"] = named(share)
+    if until_ms < FOREVER_MS:
+        data["kept_until_ms"] = until_ms
     return Wait(
         WaitCode.QUOTA,
-        f"needs {what(request)}; what {named(share)} may still use is kept for a job before it",
-        "starts after that job, or with a wall time that ends before it can start",
-        {"needs": request.count, "limit": "turn", "account": named(share)},
+        f"needs {what(request)}; {left} is kept for {first}, which is before it",
+        f"starts after {first}, or with a wall time that ends before {first} can start",
+        {**data, "behind": own, "behind_others": total - len(own)},
     )
 
 

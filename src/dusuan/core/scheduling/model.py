@@ -177,6 +177,8 @@ class Plan:
     `claims` are starts on devices that those in `preemptions` have to leave first. `expected_ms` is
     when a waiting job is expected to start (Unix time), for those that a reservation was made for.
     `limits`: for those that lack quota, the account whose limit it is; "": others do not lend.
+    `kept_ms`: of those, who only waits its turn, and until when (Unix time) what is left is kept
+    for a job before it; `kept_for`: those jobs, and which accounts keep it; "": the pool.
     """
 
     starts: tuple[Start, ...] = ()
@@ -185,3 +187,5 @@ class Plan:
     claims: tuple[Start, ...] = ()
     expected_ms: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, str] = field(default_factory=dict)
+    kept_ms: Mapping[str, int] = field(default_factory=dict)
+    kept_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

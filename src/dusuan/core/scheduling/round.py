@@ -67,11 +67,17 @@ def _named(scene: Scene, decision: Decision) -> Plan:
         preemptions=tuple(preempts),
         claims=tuple(start for start in placed if left & set(start.devices)),
         expected_ms={scene.jobs[j].job_id: at for j, at in decision.reserved},
-        limits={
-            scene.jobs[j].job_id: "" if a == POOL else scene.shares[a].account
-            for j, a in decision.limits
+        limits={scene.jobs[j].job_id: _account(scene, a) for j, a in decision.limits},
+        kept_ms={scene.jobs[j].job_id: until_ms for j, until_ms in decision.kept},
+        kept_for={
+            scene.jobs[j].job_id: tuple(_account(scene, a) for a in above)
+            for j, above in decision.kept_for
         },
     )
+
+
+def _account(scene: Scene, a: int) -> str:
+    return "" if a == POOL else scene.shares[a].account
 
 
 def _devices_of(scene: Scene, jobs: set[str]) -> set[str]:

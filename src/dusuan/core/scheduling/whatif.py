@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
+from dusuan.core.scheduling.arrays import FOREVER_MS
 from dusuan.core.scheduling.explain import in_use, named
 from dusuan.core.scheduling.model import (
     TIERS,
@@ -25,16 +27,18 @@ from dusuan.core.scheduling.policy import PolicyParts
 from dusuan.core.scheduling.round import outline
 
 STEPS_MAX = 50  # ends of running jobs that a forecast goes through
+BEFORE_MAX = 3  # jobs of the same owner that are taken away on a copy
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A change that starts the job now. `change`: count, device, tier, wall_time, borrow, lend or
-    balance.
+    """A change that starts the job now. `change`: count, device, tier, wall_time, without, borrow,
+    lend or balance.
 
     `value` is the count, the model, the tier or the wall time in milliseconds; `stops`: how many
-    preemptible jobs would be stopped for it. For `borrow`, `value` says what each account in it
-    would have to be allowed to borrow; `lend` is up to accounts of others, which are not named.
+    preemptible jobs would be stopped for it. `without` is another job of the same owner, for which
+    quota is kept. For `borrow`, `value` says what each account in it would have to be allowed to
+    borrow; `lend` is up to accounts of others, which are not named.
     """
 
     change: str
@@ -55,11 +59,11 @@ def remedies(
     found: dict[str, Remedy] = {}
     changes = _changes(cluster, queue, free, policy, now_ms)
     if job.blocked is not None:  # by its balance: anything else would help only with that
-        changes = iter([("balance", job.job_id, free, cluster)])
+        changes = iter([("balance", job.job_id, _with(queue, free), cluster)])
     for change, value, changed, pool in changes:
         if change in found and change != "device":
             continue
-        stops = _stops(pool, queue, changed, policy, now_ms)
+        stops = _stops(pool, changed, job_id, policy, now_ms)
         if stops is not None:
             found[f"{change}:{value}" if change == "device" else change] = Remedy(
                 change, value, stops
@@ -67,7 +71,7 @@ def remedies(
     return tuple(found.values())
 
 
-_Change = tuple[str, str | int, QueuedJob, Cluster]
+_Change = tuple[str, str | int, list[QueuedJob], Cluster]
 
 
 def _changes(
@@ -76,19 +80,47 @@ def _changes(
     """Changes to try, the smallest of each kind first."""
     ask = job.request
     for count in _fewer(ask.count):
-        yield "count", count, replace(job, request=replace(ask, count=count)), cluster
+        changed = replace(job, request=replace(ask, count=count))
+        yield "count", count, _with(queue, changed), cluster
     for kind, model in dict.fromkeys((d.kind, d.model) for d in cluster.devices if usable(d)):
         if model != ask.model:
             changed = replace(job, request=Request(ask.count, kind, model))
-            yield "device", model, changed, cluster
+            yield "device", model, _with(queue, changed), cluster
     for tier in reversed(TIERS[: TIERS.index(job.tier)]):
-        yield "tier", tier, replace(job, tier=tier), cluster
+        yield "tier", tier, _with(queue, replace(job, tier=tier)), cluster
     plan = outline(cluster, _with(queue, job), policy, now_ms)
-    brief_ms = min(plan.expected_ms.values(), default=now_ms) - now_ms
-    if brief_ms > 0 and (job.limit_ms == UNKNOWN or job.limit_ms > brief_ms):
+    for brief_ms in _briefer(plan, job, now_ms):
         changed = replace(job, limit_ms=brief_ms, expected_ms=brief_ms)
-        yield "wall_time", brief_ms, changed, cluster
+        yield "wall_time", brief_ms, _with(queue, changed), cluster
+    for name in _own_before(queue, plan, job):
+        yield "without", name, [each for each in _with(queue, job) if each.job_id != name], cluster
     yield from _limits(cluster, queue, job, policy, now_ms)
+
+
+def _briefer(plan: Plan, job: QueuedJob, now_ms: int) -> list[int]:
+    """Wall times that end before what is kept for others is needed, the longest first."""
+    moments = {plan.kept_ms.get(job.job_id, now_ms), min(plan.expected_ms.values(), default=now_ms)}
+    return [
+        at_ms - now_ms
+        for at_ms in sorted(moments, reverse=True)
+        if now_ms < at_ms < FOREVER_MS
+        and (job.limit_ms == UNKNOWN or job.limit_ms > at_ms - now_ms)
+    ]
+
+
+def _before(queue: Sequence[QueuedJob], plan: Plan, job: QueuedJob) -> list[QueuedJob]:
+    """Jobs for which the quota is kept that `job` waits its turn for."""
+    if job.job_id not in plan.kept_ms:
+        return []
+    limit, by_id = plan.limits[job.job_id], {each.job_id: each for each in queue}
+    ahead = takewhile(lambda name: name != job.job_id, plan.limits)
+    return [by_id[name] for name in ahead if limit in plan.kept_for.get(name, ())]
+
+
+def _own_before(queue: Sequence[QueuedJob], plan: Plan, job: QueuedJob) -> list[str]:
+    """Those of them that are of the same owner, the first few."""
+    before = _before(queue, plan, job)
+    return [each.job_id for each in before if each.owner == job.owner][:BEFORE_MAX]
 
 
 def _limits(
@@ -98,15 +130,18 @@ def _limits(
     raised: dict[str, int] = {}
     for _ in range(len(cluster.shares)):
         plan = outline(cluster, _with(queue, job), policy, now_ms)
-        limit = plan.limits.get(job.job_id)
+        before = _before(queue, plan, job)
+        limit = plan.limits.get(before[0].job_id if before else job.job_id)
         if limit is None or limit in raised:
             return
         if limit:
-            raised[limit] = _borrowed(cluster, queue, plan, limit) + job.request.count
+            wanted = sum(each.request.count for each in (job, *before))
+            raised[limit] = _borrowed(cluster, queue, plan, limit) + wanted
         cluster = replace(cluster, shares=_with_limits(cluster.shares, limit, raised))
         names = {share.account: named(share) for share in cluster.shares}
         told = ", ".join(f"{count} on {names[each]}" for each, count in raised.items())
-        yield ("borrow", told, job, cluster) if limit else ("lend", told or "others", job, cluster)
+        change, value = ("borrow", told) if limit else ("lend", told or "others")
+        yield change, value, _with(queue, job), cluster
         if not limit:
             return
 
@@ -142,14 +177,14 @@ def _fewer(count: int) -> list[int]:
 
 
 def _stops(
-    cluster: Cluster, queue: Sequence[QueuedJob], job: QueuedJob, policy: PolicyParts, now_ms: int
+    cluster: Cluster, queue: Sequence[QueuedJob], job_id: str, policy: PolicyParts, now_ms: int
 ) -> int | None:
-    """How many jobs are stopped to start `job`, as it was changed; None when it does not start."""
-    plan = outline(cluster, _with(queue, job), policy, now_ms)
+    """How many jobs are stopped to start `job_id`; None when it does not start."""
+    plan = outline(cluster, queue, policy, now_ms)
     started = {start.job_id for start in (*plan.starts, *plan.claims)}
-    if job.job_id not in started:
+    if job_id not in started:
         return None
-    return sum(1 for preempt in plan.preemptions if preempt.for_job == job.job_id)
+    return sum(1 for preempt in plan.preemptions if preempt.for_job == job_id)
 
 
 def expected_start_ms(
