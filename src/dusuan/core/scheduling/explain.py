@@ -84,6 +84,7 @@ class _Round:
         free = pool.counted(self._free_flags())
         self.sizes = [(pool.largest(each, "all"), pool.most(each, free)) for each in requests]
         self._crowded: dict[int, Wait] = {}  # by kind: too few are free
+        self._limited: dict[tuple[int, str], Wait] = {}  # by kind and account: it may use no more
         self._ahead = [0] * len(requests)  # how many wait before whoever comes now
         self._own: dict[tuple[int, str], list[str]] = {}  # the first of them, by owner
         self._rivals: dict[int, list[int]] = {}
@@ -103,7 +104,7 @@ class _Round:
         """Devices in use by account."""
         return in_use(self.scene.shares, self.scene.running, self.scene.queue, self.plan)
 
-    def quota(self, job: QueuedJob, code: str) -> Wait:
+    def quota(self, job: QueuedJob, kind: int, code: str) -> Wait:
         """Whose limit keeps `job` from starting. Accounts of other customers are not named."""
         limit = self.plan.limits[job.job_id]
         share = self.shares.get(limit)
@@ -112,9 +113,11 @@ class _Round:
             until_ms = self.plan.kept_ms[job.job_id]
             return _turn(job.request, share, own, self._short[limit], until_ms)
         self._keeps(job)
-        if share is None:
-            return _lender(job.request)
-        return _limit(job.request, share, self.used.get(share.account, 0))
+        if (kind, limit) not in self._limited:
+            used = self.used.get(limit, 0) if share else 0
+            found = _limit(job.request, share, used) if share else _lender(job.request)
+            self._limited[kind, limit] = found
+        return self._limited[kind, limit]
 
     def _keeps(self, job: QueuedJob) -> None:
         """`job` lacks quota: what is left to accounts above it may be kept for it."""
@@ -179,7 +182,7 @@ def reasons(
     for j, code in waits:
         job, kind = scene.line.jobs[j - first], scene.line.kinds[j - first]
         if code in ("quota", "turn"):
-            found[job.job_id] = told.quota(job, code)
+            found[job.job_id] = told.quota(job, kind, code)
             continue
         found[job.job_id] = told.devices(job, kind)
         if not job.yields:

@@ -7,7 +7,7 @@ goes the same way with those differences, so both decide by the same code from t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from dusuan.core.scheduling.model import (
     usable,
 )
 from dusuan.core.scheduling.policy import PolicyParts
+from dusuan.core.scheduling.remembered import Made
 from dusuan.core.scheduling.round import schedule
 
 
@@ -128,7 +129,7 @@ def picture(
     claimed = claims_of(sight) if claimed is None else claimed
     lent = any(share.quota for share in sight.pool.shares)
     promised = {each.job.job_id: each for each in claimed.values()}
-    running = [_running(each, claimed, lent, now_ms) for each in sight.placed]
+    running = list(_running(sight.placed, claimed, lent, now_ms))
     running += [_begun(each.job, each.claim, now_ms) for each in promised.values()]
     cluster = replace(sight.pool, running=tuple(job for job in running if job.devices))
     queue = [_blocked(each.job, sight) for each in sight.waiting if each.job.job_id not in promised]
@@ -140,24 +141,32 @@ def _blocked(job: QueuedJob, sight: Sight) -> QueuedJob:
     return job if wait is None else replace(job, blocked=wait)
 
 
-def _running(each: Placed, claimed: Mapping[str, Waiting], lent: bool, now_ms: int) -> RunningJob:
+def _may_stop(each: Placed, lent: bool) -> bool:
     """Spot is sold as preemptible; others only while they borrow, and can save their state.
 
     `lent`: something is guaranteed to somebody, so that others may borrow it. The rules know who.
     """
-    job = each.job
-    may = not each.stopping and not each.probe and (job.tier == "spot" or (each.saves and lent))
-    devices = job.devices
-    if claimed:
-        devices = tuple(name for name in devices if name not in claimed)
-    if not each.stopping:
-        return replace(job, devices=devices, preemptible=True) if may else _on(job, devices)
-    ran_ms = max(now_ms - job.since_ms, 0)
-    return replace(job, devices=devices, expected_ms=ran_ms + each.grace_ms)
+    may = each.job.tier == "spot" or (each.saves and lent)
+    return may and not each.stopping and not each.probe
 
 
-def _on(job: RunningJob, devices: tuple[str, ...]) -> RunningJob:
-    return job if devices is job.devices else replace(job, devices=devices)
+_STOPPABLE = Made(lambda each: replace(each.job, preemptible=True))
+
+
+def _running(
+    placed: Iterable[Placed], claimed: Mapping[str, Waiting], lent: bool, now_ms: int
+) -> Iterator[RunningJob]:
+    """Jobs on what they have, less what is promised to others. Who was told to stop ends soon."""
+    may = [each for each in placed if _may_stop(each, lent)]
+    stoppable = dict(zip(map(id, may), _STOPPABLE.of(may), strict=True))
+    for each in placed:
+        job = stoppable.get(id(each)) or each.job
+        if each.stopping:
+            ran_ms = max(now_ms - job.since_ms, 0)
+            job = replace(job, expected_ms=ran_ms + each.grace_ms)
+        if claimed and not claimed.keys().isdisjoint(job.devices):
+            job = replace(job, devices=tuple(d for d in job.devices if d not in claimed))
+        yield job
 
 
 # What a job is known by before it starts and while it runs. Who may be stopped is asked each time.

@@ -6,12 +6,11 @@ column by column: a hundred thousand devices are too many to be looked at one by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, compress, repeat
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from dusuan.core.scheduling.model import (
 )
 from dusuan.core.scheduling.policy import PolicyParts, rules
 from dusuan.core.scheduling.pool import Flags, Pool, in_order
+from dusuan.core.scheduling.remembered import Table
 from dusuan.core.scheduling.state import new_state
 
 _RUNS_ON_MS = 5 * 365 * 86_400_000  # half of what the rules take for an unknown run time
@@ -70,6 +70,8 @@ class Scene:
     pool: Pool
     running: tuple[RunningJob, ...]
     line: Queue
+    runs: Records  # RUNS of `running`
+    asks: Records  # ASKS of `line`
     shares: tuple[Share, ...]
     preempted_last_hour: int
 
@@ -77,8 +79,11 @@ class Scene:
     def of(cls, cluster: Cluster, pool: Pool, line: Queue) -> Scene:
         """`line` are the jobs that might start."""
         running = (*cluster.running, *_strangers(cluster, pool))
-        shares = _with_owners(cluster.shares, (*running, *line.jobs))
-        return cls(pool, running, line, shares, cluster.preempted_last_hour)
+        table: Table = pool.once("running", lambda: Table(partial(_runs, pool.place)))
+        runs, asks = table.of(running), _ASKING.of(line.jobs)
+        owners = chain(runs["owner"].tolist(), asks["owner"].tolist())
+        shares = _with_owners(cluster.shares, owners)
+        return cls(pool, running, line, runs, asks, shares, cluster.preempted_last_hour)
 
     @property
     def queue(self) -> tuple[QueuedJob, ...]:
@@ -101,7 +106,7 @@ class Scene:
         book, here = rules(policy), self.layout
         state = new_state(here.nodes(), here.ratings, self._jobs(now_ms), accounts_of(self.shares))
         self._set_use(state, int(book["half_life_ms"][0]), now_ms)
-        occupy_all(state, book, self._parts(), self._since_ms)
+        occupy_all(state, book, self._parts(), self.runs["since_ms"].copy())
         state.values["preempt_from_ms"] = now_ms
         state.values["preempt_count"] = self.preempted_last_hour
         fill_queue(state, book, now_ms)
@@ -113,21 +118,10 @@ class Scene:
         return tuple(named[part.node][i] for part in parts for i in part.devices)
 
     @cached_property
-    def _since_ms(self) -> Integers:
-        """Since when each running job runs."""
-        return np.array([job.since_ms for job in self.running], np.int64)
-
-    @cached_property
-    def _counts(self) -> Integers:
-        """How many devices each running job has."""
-        return np.array([len(job.devices) for job in self.running], np.int64)
-
-    @cached_property
     def _places(self) -> Integers:
         """Where the devices of running jobs are, one job after the other; -1: nowhere."""
-        names = chain.from_iterable([job.devices for job in self.running])
-        places = map(self.pool.place.get, names, repeat(-1))
-        return np.fromiter(places, np.int64, int(self._counts.sum()))
+        places = chain.from_iterable(self.runs["places"].tolist())
+        return np.fromiter(places, np.int64, int(self.runs["devices"].sum()))
 
     @property
     def held(self) -> Flags:
@@ -139,7 +133,7 @@ class Scene:
     def _parts(self) -> Records:
         """What running jobs hold of each node, HOLDING in the order of the jobs."""
         here, device = self.layout, self._places
-        job = np.repeat(np.arange(len(self.running)), self._counts)
+        job = np.repeat(np.arange(len(self.running)), self.runs["devices"])
         known = (device >= 0) & self.pool.usable[device] if len(device) else device >= 0
         device, job = device[known], job[known]
         key, part = np.unique(
@@ -155,14 +149,13 @@ class Scene:
         """Running jobs first, in the state in which they are to be put where they run."""
         jobs = arrays.jobs_array(len(self.jobs))
         account = {share.account: i for i, share in enumerate(self.shares)}
-        tiers = {tier: i for i, tier in enumerate(TIERS)}
-        limit_ms, expected_ms, preemptible, tier, owner = _columns(self.jobs, *_KNOWN)
-        jobs["estimate_ms"], jobs["predicted_ms"] = limit_ms, expected_ms
-        jobs["preemptible"] = preemptible
-        jobs["tier"] = list(map(tiers.__getitem__, tier))
-        jobs["account"] = list(map(account.__getitem__, owner))
-        self._fill_running(jobs[: len(self.running)])
-        self._fill_queue(jobs[len(self.running) :], now_ms)
+        running, waiting = jobs[: len(self.running)], jobs[len(self.running) :]
+        for part, of in ((running, self.runs), (waiting, self.asks)):
+            for name in ("estimate_ms", "predicted_ms", "preemptible", "tier"):
+                part[name] = of[name]
+            part["account"] = list(map(account.__getitem__, of["owner"].tolist()))
+        self._fill_running(running)
+        self._fill_queue(waiting, now_ms)
         return jobs
 
     def _fill_running(self, jobs: Records) -> None:
@@ -170,16 +163,16 @@ class Scene:
         by that."""
         unknown = (jobs["predicted_ms"] < 0) & (jobs["estimate_ms"] < 0)
         jobs["predicted_ms"][unknown] = _RUNS_ON_MS
-        jobs["devices"] = np.maximum(self._counts, 1)
-        jobs["submit_ms"] = self._since_ms
+        jobs["devices"] = np.maximum(self.runs["devices"], 1)
+        jobs["submit_ms"] = self.runs["since_ms"]
 
     def _fill_queue(self, jobs: Records, now_ms: int) -> None:
         asked, kinds = self.line.requests, np.array(self.line.kinds, np.int64)
         jobs["types"] = np.array([self.layout.types(request) for request in asked])[kinds]
         jobs["devices"] = np.array([request.count for request in asked])[kinds]
-        since, priority, yields, due = map(np.array, _columns(self.queue, *_ASKED))
+        since, due = self.asks["since_ms"], self.asks["deadline_ms"]
         jobs["submit_ms"] = jobs["since_ms"] = np.where(since == 0, now_ms, since)
-        jobs["priority"], jobs["yields"] = priority, yields
+        jobs["priority"], jobs["yields"] = self.asks["priority"], self.asks["yields"]
         jobs["deadline_ms"] = np.where(due == UNKNOWN, arrays.FOREVER_MS, due)
         jobs["state"] = arrays.WAITING
 
@@ -250,13 +243,40 @@ def _types(pool: Pool, codes: Integers) -> tuple[tuple[str, ...], Integers]:
     return models, number[codes]
 
 
-_KNOWN = ("limit_ms", "expected_ms", "preemptible", "tier", "owner")  # of those that run, too
-_ASKED = ("waits_since_ms", "priority", "yields", "deadline_ms")
+# What is known of every job, and more of those that run and of those that wait.
+_KNOWN = [("estimate_ms", "i8"), ("predicted_ms", "i8"), ("preemptible", "i8"), ("tier", "i8")]
+_NAMED = [("owner", "O"), ("since_ms", "i8")]
+RUNS = np.dtype([*_KNOWN, *_NAMED, ("devices", "i8"), ("places", "O")])
+ASKS = np.dtype([*_KNOWN, *_NAMED, ("priority", "i8"), ("yields", "i8"), ("deadline_ms", "i8")])
+_TIER = {tier: i for i, tier in enumerate(TIERS)}
 
 
-def _columns(jobs: Sequence[Any], *names: str) -> list[Sequence[Any]]:
-    """Fields of jobs, field by field; each job is looked at once, of which there are many."""
-    return list(zip(*map(attrgetter(*names), jobs), strict=True)) or [() for _ in names]
+def _runs(place: Mapping[str, int], jobs: Sequence[RunningJob]) -> Records:
+    """RUNS[jobs]; `places` are numbers of devices by `place`, -1 for one that is not there."""
+    rows = [
+        (
+            *(job.limit_ms, job.expected_ms, job.preemptible, _TIER[job.tier]),
+            *(job.owner, job.since_ms, len(job.devices)),
+            tuple(map(place.get, job.devices, repeat(-1))),
+        )
+        for job in jobs
+    ]
+    return np.array(rows, RUNS)
+
+
+def _asks(jobs: Sequence[QueuedJob]) -> Records:
+    """ASKS[jobs]."""
+    rows = [
+        (
+            *(job.limit_ms, job.expected_ms, job.preemptible, _TIER[job.tier]),
+            *(job.owner, job.waits_since_ms, job.priority, job.yields, job.deadline_ms),
+        )
+        for job in jobs
+    ]
+    return np.array(rows, ASKS)
+
+
+_ASKING = Table(_asks)
 
 
 def _strangers(cluster: Cluster, pool: Pool) -> list[RunningJob]:
@@ -271,12 +291,10 @@ def _strangers(cluster: Cluster, pool: Pool) -> list[RunningJob]:
     return [RunningJob(name, tuple(devices)) for name, devices in found.items()]
 
 
-def _with_owners(
-    shares: Sequence[Share], jobs: Sequence[RunningJob | QueuedJob]
-) -> tuple[Share, ...]:
+def _with_owners(shares: Sequence[Share], owners: Iterable[str]) -> tuple[Share, ...]:
     """Every account that a job names; one without a share of its own has no limit."""
     known = {share.account for share in shares}
-    others = dict.fromkeys(map(attrgetter("owner"), jobs))
+    others = dict.fromkeys(owners)
     return (*shares, *(Share(owner) for owner in others if owner not in known))
 
 
