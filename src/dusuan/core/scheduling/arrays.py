@@ -91,52 +91,54 @@ TREE = np.dtype(
 )
 JOB = np.dtype(
     [
+        # What a round looks at most, side by side in the memory's lines.
+        ("state", "i8"),
+        ("tier", "i8"),  # lower goes first
+        ("preemptible", "i8"),
+        ("overdue", "i8"),
+        ("protected_ms", "i8"),  # not preempted before
+        ("since_ms", "i8"),  # waiting or running since
+        ("attained_ms", "i8"),  # device-milliseconds held in earlier attempts
+        ("devices", "i8"),
+        ("milli", "i8"),  # of each device
+        ("types", "i8"),  # acceptable device types, as bits
+        ("first", "i8"),  # its first holding, -1 for none
+        ("taken_milli", "i8"),  # of devices, while it runs
+        ("earliest_ms", "i8"),
         ("submit_ms", "i8"),
+        ("predicted_ms", "i8"),  # what the round goes by; same unit of work
+        ("request", "i8"),  # which kind of request it is
+        # What else was given.
         ("run_ms", "i8"),  # true work, as run time on a device of `rating_gflops`; -1: not known
         ("estimate_ms", "i8"),  # the user's; -1: none
-        ("predicted_ms", "i8"),  # what the round goes by; same unit of work
         ("foretold_ms", "i8"),  # what was predicted at submission
         ("checkpoint_ms", "i8"),  # work between two checkpoints; 0: none
         ("rating_gflops", "i8"),  # what the times refer to; 0: the same on every device
-        ("devices", "i8"),
-        ("milli", "i8"),  # of each device
         ("cpu_milli", "i8"),  # of the whole job
         ("memory_mib", "i8"),
-        ("types", "i8"),  # acceptable device types, as bits
         ("account", "i8"),
         ("group", "i8"),  # similar jobs of one user
-        ("tier", "i8"),  # lower goes first
         ("priority", "i8"),  # higher goes first
-        ("preemptible", "i8"),
         ("yields", "i8"),  # holds back nobody while it waits
         ("topology", "i8"),
-        ("request", "i8"),  # which kind of request it is
-        ("earliest_ms", "i8"),
         ("deadline_ms", "i8"),
         # What became of it.
-        ("state", "i8"),
         ("restarts", "i8"),
-        ("since_ms", "i8"),  # waiting or running since
         ("first_start_ms", "i8"),
         ("end_ms", "i8"),
         ("done_ms", "i8"),  # work done in earlier attempts
-        ("attained_ms", "i8"),  # device-milliseconds held in earlier attempts
         ("overhead_ms", "i8"),  # of this attempt: what its restart costs
         ("expected_end_ms", "i8"),
         ("speed_gflops", "i8"),  # rating of the devices it runs on
         ("lost_ms", "i8"),  # device-milliseconds of lost work and restarts
         ("held_ms", "i8"),  # device-milliseconds held
-        ("protected_ms", "i8"),  # not preempted before
-        ("overdue", "i8"),
         ("first_ms", "i8"),  # since when it waits as the first of those; 0: it does not
         ("slot", "i8"),  # where it stands in `running`
-        ("first", "i8"),  # its first holding, -1 for none
         ("version", "i8"),  # of its attempt; older events are stale
         ("reason", "i8"),  # why it waits
         ("limit", "i8"),  # for want of quota: the account whose limit it is
         ("leaving", "i8"),  # chosen to be stopped, while others are being chosen
         ("gpus_held", "i8"),  # devices set aside for it while it runs
-        ("taken_milli", "i8"),  # of devices, while it runs
     ],
     align=True,
 )
@@ -201,7 +203,10 @@ STATE = np.dtype(
         ("preempt_from_ms", "i8"),
         ("preempt_count", "i8"),
         ("oldest_ms", "i8"),  # nobody who is not overdue waits for longer than since then
+        ("plain", "i8"),  # 1: nothing is cut short or remembered; it decides the same
+        ("unasked", "i8"),  # 1: nobody asks why a job waits, so a round may end before it knows
         ("failed", "i8"),  # of the jobs that nobody could be stopped for, the one that asks least
+        ("spare", "i8"),  # 1: for that one a node had room as it is, kept for somebody else
         ("none_from", "i8"),  # no node has this many whole devices free in this round
         ("hem_one", "i8"),  # the same for who would run into the reservation, on one node
         ("hem_gang", "i8"),  # and on several
@@ -218,6 +223,8 @@ STATE = np.dtype(
         ("marked_tier", "i8"),  # and for a job of which claim
         ("marked_overdue", "i8"),
         ("marked_types", "i8"),
+        ("marked_owed", "i8"),  # whether something is guaranteed to it
+        ("marked_most", "i8"),  # devices that could be free on any one node
         ("marked_key", "f8"),
         ("marked_key_next", "f8"),
         ("marked_best", "i8"),  # the cheapest job to stop; -1: nobody
@@ -225,6 +232,8 @@ STATE = np.dtype(
         ("careful", "i8"),  # whether the reservation is of a job that has waited too long
         ("stamp", "i8"),  # of the marks of nodes on which somebody can be stopped
         ("smallest_milli", "i8"),  # the least that any job asks for
+        ("least_milli", "i8"),  # the same of those in the queue, or less
+        ("first_tier", "i8"),  # of any job
         ("deviceless", "i8"),  # whether there are jobs that need no device
         ("limits", "i8"),  # whether anything is guaranteed to an account, or limited
         ("closed", "i8"),  # whether some account keeps what is left for a job

@@ -197,6 +197,7 @@ def _fill_in(state: State) -> None:
     values["oldest_ms"] = FOREVER_MS
     values["free_milli"] = int(state.free.sum())
     values["smallest_milli"] = int((jobs["devices"] * jobs["milli"]).min(initial=WHOLE))
+    values["first_tier"] = int(jobs["tier"].min(initial=FOREVER_MS))
     values["shares"] = bool((jobs["milli"] < WHOLE).any())
     with_devices = state.nodes["gpus"][state.nodes["gpus"] > 0]
     values["node_min"] = int(with_devices.min(initial=DEVICES_PER_NODE_MAX))

@@ -362,6 +362,7 @@ def log_is_full(s: Any, q: Any, now: int) -> bool:
 @entry
 def advance(s: Any, rules: Any, q: Any, ends: Any, alarms: Any, rounds: int) -> int:
     """Go on for at most `rounds` moments. LOG_FULL: the log must be emptied first."""
+    s.unasked = 1
     for _ in range(rounds):
         now = next_ms(s, q, ends, alarms)
         if now >= FOREVER_MS:

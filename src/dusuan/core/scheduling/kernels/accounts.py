@@ -125,6 +125,19 @@ def is_guaranteed(s: Any, a: int, wanted: int) -> bool:
 
 
 @compiled
+def ever_guaranteed(s: Any, a: int, wanted: int) -> bool:
+    """Whether `is_guaranteed` may ever hold, whatever others use."""
+    if account(s, a).own_milli >= wanted:
+        return True
+    while account(s, a).parent >= 0:
+        if account(s, a).subtree_milli >= wanted:
+            return True
+        wanted -= account(s, a).kept_milli
+        a = account(s, a).parent
+    return False
+
+
+@compiled
 def takes_back(s: Any, a: int, wanted: int, b: int) -> bool:
     """Whether `a` may have the devices of a job of `b`, to use `wanted` of what is guaranteed.
 

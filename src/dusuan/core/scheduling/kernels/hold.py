@@ -251,5 +251,6 @@ def preempt(s: Any, rules: Any, victim: int, j: int, now: int) -> None:
     job(s, victim).state = WAITING
     s.none_from = DEVICES_PER_NODE_MAX + 1
     no_hem(s)
+    s.failed = -1  # there is room now that there was not
     s.preempted += 1
     s.preempt_count += 1

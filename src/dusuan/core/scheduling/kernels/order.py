@@ -107,6 +107,7 @@ def before(s: Any, a: int, b: int) -> bool:
 def come(s: Any, rules: Any, j: int, now: int) -> None:
     """Work out what `j` joins the queue with."""
     set_keys(s, rules, j, now)
+    s.least_milli = min(s.least_milli, job(s, j).devices * job(s, j).milli)
     if job(s, j).overdue == 0:
         s.oldest_ms = min(s.oldest_ms, job(s, j).since_ms)
 
@@ -196,7 +197,7 @@ def merge(s: Any, low: int, middle: int, high: int) -> None:
 def mark_overdue(s: Any, rules: Any, now: int) -> None:
     """Find the jobs that have waited longer than a job may before it goes first."""
     limit = rules.overdue_ms
-    if limit <= 0 or now - s.oldest_ms < limit:
+    if limit <= 0 or (now - s.oldest_ms < limit and s.plain == 0):
         return
     if rules.overdue_most == 0:
         mark_all_overdue(s, limit, now)

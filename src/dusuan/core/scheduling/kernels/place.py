@@ -140,7 +140,7 @@ def placement_of(s: Any, rules: Any, j: int) -> int:
 def best_of_type(s: Any, rules: Any, j: int, t: int, now: int, guard: bool) -> tuple[int, int]:
     """The node of type `t` to run all of `j` on, and its score; or -1."""
     how, k = placement_of(s, rules, j), job(s, j).request
-    if s.leases == 0 and s.indexed:
+    if s.leases == 0 and s.indexed and s.plain == 0:
         return choose(s, how, k, t, guard)
     best, most = -1, UNFIT
     for place in range(kind(s, t).nodes):
@@ -374,16 +374,16 @@ def taken_up(s: Any, j: int) -> bool:
 def place(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     """Find a placement of `j` in `view`; False when there is none. All of its devices or none."""
     s.pick_count = 0
-    if view != LATER and taken_up(s, j):
+    if view != LATER and s.plain == 0 and taken_up(s, j):
         return False
-    hemmed = hemmed_in(s, j, now, view)
+    hemmed = s.plain == 0 and hemmed_in(s, j, now, view)
     if hemmed and job(s, j).devices >= hem(s, j):
         return False
     if find(s, rules, j, now, view):
         return True
     if hemmed and job(s, j).cpu_milli == 0 and job(s, j).memory_mib == 0:
         if spans_nodes(s, j):
-            s.hem_gang = job(s, j).devices
+            s.hem_gang = s.hem_gang if keeps_together(s, j) else job(s, j).devices
         else:
             s.hem_one = job(s, j).devices
     return False

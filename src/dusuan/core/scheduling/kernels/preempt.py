@@ -23,18 +23,33 @@ from dusuan.core.scheduling.kernels.access import (
 from dusuan.core.scheduling.kernels.accounts import give, limit_of, reclaim, takes_back
 from dusuan.core.scheduling.kernels.accounts import hold as hold_in_books
 from dusuan.core.scheduling.kernels.hold import preempt
-from dusuan.core.scheduling.kernels.order import ATTAINED, TIER, key
-from dusuan.core.scheduling.kernels.place import is_open, keeps_together, node_share
+from dusuan.core.scheduling.kernels.order import (
+    ATTAINED,
+    EXPANSION,
+    FAIR,
+    PRIORITY,
+    SLACK,
+    TIER,
+    key,
+)
+from dusuan.core.scheduling.kernels.place import (
+    BACKFILL,
+    duration_ms,
+    is_open,
+    keeps_together,
+    node_share,
+    whole_node,
+)
 from dusuan.core.scheduling.kernels.quota import (
     BY_ORDER,
     BY_QUOTA,
     BY_TIER,
+    may_be_owed,
     quota_milli,
     reclaims,
-    wanted_milli,
 )
 
-_IMPOSSIBLE = 1 << 60
+_ELSEWHERE, _NOBODY = -1, -2  # instead of a job that can be stopped
 CALM_KEYS = 2  # parts of an order that `is_calm_for` compares
 _MARK_BITS, _MARK_ALL = 16, (1 << 16) - 1
 _HOUR_MS = 3_600_000
@@ -68,22 +83,45 @@ def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     """Whether `j` may take the devices of `victim`."""
     if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
         return False
-    how = rules.preempt
-    if how & BY_TIER and job(s, victim).tier > job(s, j).tier:
-        return True
-    if how & BY_QUOTA and s.limits and job(s, victim).tier >= job(s, j).tier:
+    if rules.preempt & BY_QUOTA and s.limits and job(s, victim).tier >= job(s, j).tier:
         if takes_back(s, job(s, j).account, quota_milli(s, j), job(s, victim).account):
             return True
-    if how & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
+    return has_less_claim(s, rules, victim, j, now)
+
+
+@compiled
+def has_less_claim(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
+    """Whether tier or order let `j` take the devices of `victim`, which can be stopped."""
+    if rules.preempt & BY_TIER and job(s, victim).tier > job(s, j).tier:
+        return True
+    if rules.preempt & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
         return False
     return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
 
 
 @compiled
-def loss(s: Any, rules: Any, victim: int, now: int) -> float:
-    """What stopping `victim` costs: its restart on all its devices. The latest started is less."""
-    cost = float(job(s, victim).taken_milli) * max(rules.restart_ms, 1)
-    return cost + 1e-3 * (now - job(s, victim).since_ms)
+def might_stop(s: Any, rules: Any, victim: int, j: int, now: int, owed: bool) -> bool:
+    """Whether `j` may, or may once others have been stopped and borrow no more."""
+    if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
+        return False
+    if owed and job(s, victim).tier >= job(s, j).tier:
+        return True
+    return has_less_claim(s, rules, victim, j, now)
+
+
+@compiled
+def loss(s: Any, rules: Any, victim: int, now: int) -> int:
+    """What stopping `victim` costs: its restart on all its devices, in thousandths of a
+    device-millisecond. The latest started is less."""
+    restart = job(s, victim).taken_milli * max(rules.restart_ms, 1) * 1000
+    return restart + now - job(s, victim).since_ms + 1
+
+
+@compiled
+def costs_more(s: Any, rules: Any, a: int, b: int, now: int) -> bool:
+    """Whether `a` is stopped after `b`: it costs more, or has the higher number."""
+    of_a, of_b = loss(s, rules, a, now), loss(s, rules, b, now)
+    return a > b if of_a == of_b else of_a > of_b
 
 
 @compiled
@@ -106,16 +144,16 @@ def roomy(s: Any, n: int, milli: int) -> int:
 
 
 @compiled
-def cheapest(s: Any, rules: Any, n: int, j: int, now: int, floor: float) -> int:
-    """The holding on `n` whose job costs least to stop, above `floor` (those already chosen)."""
-    best, least = -1, np.inf
+def cheapest(s: Any, rules: Any, n: int, j: int, now: int, last: int) -> int:
+    """The holding on `n` whose job costs least to stop of those after `last`; -1: of all."""
+    best, least = -1, -1
     h = node(s, n).first
     while h >= 0:
         victim = holding(s, h).job
-        cost = loss(s, rules, victim, now) + 1e-9 * victim
-        if floor < cost < least and job(s, victim).leaving == 0:
-            if may_stop(s, rules, victim, j, now):
-                best, least = h, cost
+        later = last < 0 or costs_more(s, rules, victim, last, now)
+        if later and (best < 0 or costs_more(s, rules, least, victim, now)):
+            if job(s, victim).leaving == 0 and may_stop(s, rules, victim, j, now):
+                best, least = h, victim
         h = holding(s, h).next_on_node
     return best
 
@@ -148,18 +186,17 @@ def clear_node(
     their_cpu, their_memory = clear_leaving(s, n)
     cpu -= node(s, n).cpu_free_milli + their_cpu
     memory -= node(s, n).memory_free_mib + their_memory
-    total, floor, count = 0.0, -1.0, 0
+    total, victim, count = 0.0, -1, 0
     while cpu > 0 or memory > 0 or roomy(s, n, milli) < need:
-        h = cheapest(s, rules, n, j, now, floor)
+        h = cheapest(s, rules, n, j, now, victim)
         if h < 0:
             total = np.inf
             break
         victim = holding(s, h).job
-        floor = loss(s, rules, victim, now) + 1e-9 * victim
         clear_devices(s, n, h)
         cpu -= holding(s, h).cpu_milli
         memory -= holding(s, h).memory_mib
-        total += floor
+        total += loss(s, rules, victim, now)
         chosen_of(s)[s.chosen + count] = victim
         leave_books(s, victim)
         count += 1
@@ -238,10 +275,11 @@ def choose_borrowers(s: Any, rules: Any, j: int, milli: int, now: int) -> bool:
         if each.tier >= job(s, j).tier:  # or both would take back from each other for ever
             those[count] = running_of(s)[i]
             count += 1
+    those = np.sort(those[:count])
     whose, held, cost = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
     for i in range(count):
         whose[i], held[i] = job(s, those[i]).account, job(s, those[i]).taken_milli
-        cost[i] = loss(s, rules, those[i], now) + 1e-9 * those[i]
+        cost[i] = loss(s, rules, those[i], now)
     chosen, order = np.zeros(count, np.int64), np.argsort(cost, kind="mergesort")
     if not reclaim(s, whose, held, order, a, milli, milli, chosen):
         return False
@@ -288,16 +326,20 @@ def cost_on(s: Any, rules: Any, n: int, j: int, now: int) -> float:
 
 @compiled
 def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
-    """Choose whom to stop on the one node where it costs least."""
-    best, least = -1, np.inf
+    """Choose whom to stop on the one node where it costs least; the lowest first of equals."""
+    best, least, first = -1, np.inf, -1
+    if job(s, j).milli == WHOLE and s.marked_most < job(s, j).devices and s.plain == 0:
+        return False
     for n in range(s.nodes):
         if job(s, j).devices > node(s, n).gpus or to_be_had(s, n) < 0:
             continue
         if job(s, j).milli == WHOLE and to_be_had(s, n) < job(s, j).devices:
             continue
         cost = cost_on(s, rules, n, j, now)
-        if cost < least and s.victims > 0:  # with none it fits, on what is reserved for another
-            best, least = n, cost
+        if cost < np.inf and s.victims == 0:
+            s.spare = 1  # it fits, on what is reserved for another
+        elif cost < least or (cost == least < np.inf and chosen_of(s)[s.chosen] < first):
+            best, least, first = n, cost, chosen_of(s)[s.chosen]
     if best < 0:
         return False
     cost_on(s, rules, best, j, now)
@@ -328,6 +370,8 @@ def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
         costs[n] = np.inf
         if node(s, n).type == t and there >= node(s, n).gpus:
             costs[n] = cost_on(s, rules, n, j, now)
+            if costs[n] < np.inf and s.victims == 0 and not whole_node(s, j, n, t, now, BACKFILL):
+                costs[n], s.spare = np.inf, 1  # it is reserved for another
     order = np.argsort(costs, kind="mergesort")
     found, used = 0, 0
     while used < nodes and found < job(s, j).devices and costs[order[used]] < np.inf:
@@ -338,7 +382,7 @@ def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
     for i in range(used):
         if costs[order[i]] > 0 and cost_on(s, rules, order[i], j, now) < np.inf:
             choose_found(s)
-    return True
+    return bool(s.chosen > 0)
 
 
 @compiled
@@ -355,16 +399,16 @@ def rate_left(s: Any, rules: Any, now: int) -> bool:
 @compiled
 def make_room(s: Any, rules: Any, j: int, now: int) -> bool:
     """Stop jobs so that `j` fits, if it may; True when it then does."""
-    if hopeless(s, rules, j, False) or not rate_left(s, rules, now):
+    if hopeless(s, rules, j) or not rate_left(s, rules, now):
         return False
-    s.chosen = 0
+    s.chosen = s.spare = 0
     if find_victims(s, rules, j, now):
         if s.limits and rules.quota and not choose_borrowers(s, rules, j, quota_milli(s, j), now):
             unchoose(s)
             return False
         stop_chosen(s, rules, j, now)
         return True
-    if not reclaims(s, rules, j) and (s.failed < 0 or asks_more(s, s.failed, j)):
+    if s.spare == 0 and (s.failed < 0 or asks_more(s, s.failed, j)):
         s.failed = j
     return False
 
@@ -378,6 +422,7 @@ def cheapest_stoppable(s: Any, rules: Any, j: int, now: int) -> int:
     alone = rules.preempt_depth > CALM_KEYS or s.leases > 0 or reclaims(s, rules, j)
     s.marked_moves = -1 if alone else s.moves
     s.marked_ms, s.marked_types = now, job(s, j).types
+    s.marked_owed = may_be_owed(s, rules, j)
     s.marked_tier, s.marked_overdue = job(s, j).tier, job(s, j).overdue
     s.marked_key, s.marked_key_next = keys_of(s)[j, 0], keys_of(s)[j, 1]
     return int(s.marked_best)
@@ -391,6 +436,8 @@ def is_marked_for(s: Any, rules: Any, j: int, now: int) -> bool:
     if s.marked_ms != now and not stands_still(rules):
         return False
     if job(s, j).tier != s.marked_tier or job(s, j).overdue != s.marked_overdue:
+        return False
+    if s.plain or s.marked_owed != may_be_owed(s, rules, j):
         return False
     same = keys_of(s)[j, 0] == s.marked_key and keys_of(s)[j, 1] == s.marked_key_next
     return same and job(s, j).types == s.marked_types
@@ -410,32 +457,50 @@ def stands_still(rules: Any) -> bool:
 def find_victims(s: Any, rules: Any, j: int, now: int) -> bool:
     """Choose whose devices `j` could have; True when it would then fit."""
     cheapest_job = cheapest_stoppable(s, rules, j, now)
-    if cheapest_job < 0:
-        note_calm(s, rules, j)
+    if cheapest_job < 0 and s.plain == 0:
+        if cheapest_job == _NOBODY:
+            note_calm(s, rules, j)
         return False
-    if one_is_enough(s, j):
-        choose(s, cheapest_job)
-        return True
+    if one_is_enough(s, j) and (s.plain == 0 or s.free_milli > 0):
+        if cheapest_job >= 0:
+            choose(s, cheapest_job)
+        return bool(cheapest_job >= 0)
     return single_victims(s, rules, j, now) or gang_of_victims(s, rules, j, now)
 
 
 @compiled
 def mark_stoppable(s: Any, rules: Any, j: int, now: int) -> int:
-    """Mark the nodes on which somebody can be stopped for `j`; returns the cheapest job or -1."""
+    """Mark the nodes on which somebody might be stopped for `j`.
+
+    Returns the cheapest job that may be, on a node that is open to `j`; `_ELSEWHERE` where there
+    are such jobs on other nodes alone, and `_NOBODY`.
+    """
     s.stamp += 1
-    best, least = -1, np.inf
+    s.marked_most = 0
+    best, owed = _NOBODY, may_be_owed(s, rules, j)
     for i in range(s.running):
         victim = running_of(s)[i]
-        h = job(s, victim).first
-        if not may_stop(s, rules, victim, j, now) or not is_open(s, j, holding(s, h).node, now):
+        if not might_stop(s, rules, victim, j, now, owed):
             continue
-        cost = loss(s, rules, victim, now) + 1e-9 * victim
-        if cost < least:
-            best, least = victim, cost
-        while h >= 0:
-            mark(s, h)
-            h = holding(s, h).next
+        is_here = mark_all(s, victim, j, now)
+        if owed and not may_stop(s, rules, victim, j, now):
+            continue
+        if is_here and (best < 0 or costs_more(s, rules, best, victim, now)):
+            best = victim
+        elif best < 0:
+            best = _ELSEWHERE
     return best
+
+
+@compiled
+def mark_all(s: Any, victim: int, j: int, now: int) -> bool:
+    """Mark all nodes of `victim`; whether one of them is open to `j`."""
+    is_here, h = s.types == 1 and s.leases == 0, job(s, victim).first
+    while h >= 0:
+        mark(s, h)
+        is_here = is_here or is_open(s, j, holding(s, h).node, now)
+        h = holding(s, h).next
+    return is_here
 
 
 @compiled
@@ -444,14 +509,18 @@ def mark(s: Any, h: int) -> None:
     n = holding(s, h).node
     if marks_of(s)[n] >> _MARK_BITS != s.stamp:
         marks_of(s)[n] = s.stamp << _MARK_BITS
-    for d in range(node(s, n).gpus):
-        if (holding(s, h).devices >> np.uint64(d)) & np.uint64(1):
-            marks_of(s)[n] += 1
+    devices = holding(s, h).devices
+    while devices:
+        marks_of(s)[n] += 1
+        devices &= devices - np.uint64(1)
+    s.marked_most = max(s.marked_most, to_be_had(s, n))
 
 
 @compiled
 def to_be_had(s: Any, n: int) -> int:
     """At most so many devices of node `n` could be wholly free; -1: nobody there can be stopped."""
+    if s.plain:
+        return int(node(s, n).gpus)
     if marks_of(s)[n] >> _MARK_BITS != s.stamp:
         return -1
     return node(s, n).whole + (marks_of(s)[n] & _MARK_ALL)
@@ -470,10 +539,34 @@ def note_calm(s: Any, rules: Any, j: int) -> None:
     """Nobody at all can be stopped for `j`. What runs longer, or starts, changes it by an alarm."""
     if reclaims(s, rules, j) or rules.preempt_depth > CALM_KEYS or rules.run_min_ms <= 0:
         return
+    if rules.preempt & BY_ORDER and not (is_plain_order(rules) and only_sinks(rules)):
+        return
     s.calm = 2 if job(s, j).overdue else 1
     s.calm_tier = job(s, j).tier
     s.calm_key = keys_of(s)[j, 0]
     s.calm_key_next = keys_of(s)[j, 1]
+
+
+@compiled
+def is_plain_order(rules: Any) -> bool:
+    """Whether who stands behind one stands behind all before that one as well.
+
+    Within a margin that need not be so, but for a single part that is never negative.
+    """
+    if rules.margin == 0.0:
+        return True
+    part = rules.order[0]
+    alone = rules.preempt_depth <= 1 or rules.order[1] == 0
+    return bool(alone and part != PRIORITY and part != SLACK and part != EXPANSION)
+
+
+@compiled
+def only_sinks(rules: Any) -> bool:
+    """Whether who runs comes to stand behind others by an alarm alone."""
+    for i in range(min(rules.preempt_depth, len(rules.order))):
+        if rules.order[i] == FAIR or rules.order[i] == SLACK:
+            return False
+    return True
 
 
 @compiled
@@ -514,13 +607,33 @@ def stands_behind(s: Any, rules: Any, victim: int, now: int) -> bool:
 
 @compiled
 def asks_more(s: Any, a: int, b: int) -> bool:
-    """Whether job `a` asks for no less than job `b` of everything."""
-    return (
-        wanted_milli(s, a) >= wanted_milli(s, b)
-        and job(s, a).cpu_milli >= job(s, b).cpu_milli
-        and job(s, a).memory_mib >= job(s, b).memory_mib
-        and job(s, a).types & job(s, b).types == job(s, a).types
-    )
+    """Whether `b` has room wherever `a` has."""
+    more, less = job(s, a), job(s, b)
+    if less.devices > more.devices or less.milli > more.milli:
+        return False
+    if less.cpu_milli > more.cpu_milli or less.memory_mib > more.memory_mib:
+        return False
+    if more.types & less.types != more.types:
+        return False
+    for t in range(s.types):
+        if (more.types >> t) & 1 and not asks_more_of(s, a, b, t):
+            return False
+    return True
+
+
+@compiled
+def asks_more_of(s: Any, a: int, b: int, t: int) -> bool:
+    """The same on nodes of type `t`, where `a` asks for no less in all."""
+    more, less, size = job(s, a), job(s, b), kind(s, t).gpus_max
+    if s.leases and duration_ms(s, b, t) > duration_ms(s, a, t):
+        return False
+    if more.devices <= size or kind(s, t).nodes == 0:
+        return True
+    if less.devices <= size:  # a whole node may be smaller than what `b` needs of one
+        return bool(less.devices <= s.node_min and less.cpu_milli == less.memory_mib == 0)
+    if keeps_together(s, b) or less.cpu_milli * more.devices > more.cpu_milli * less.devices:
+        return False
+    return bool(less.memory_mib * more.devices <= more.memory_mib * less.devices)
 
 
 @compiled
@@ -538,21 +651,62 @@ def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
 
 
 @compiled
-def hopeless(s: Any, rules: Any, j: int, rest: bool) -> bool:
-    """Whether nobody can be stopped for `j`, since nobody could for one before it that needs less.
+def hopeless(s: Any, rules: Any, j: int) -> bool:
+    """Whether it is known that nobody can be stopped for `j`.
 
-    With `rest`: neither for anybody behind it in the queue.
+    Nobody could be for one with no less of a claim, which needs no more; and what is guaranteed to
+    `j` cannot help it.
     """
     if rules.preempt == 0 or s.running == 0:
         return True
-    failed = s.failed
-    if reclaims(s, rules, j):
+    if s.plain or reclaims(s, rules, j):
         return False
-    if is_calm_for(s, j) and not rest:
+    if is_calm_for(s, j):
         return True
-    if failed < 0:
+    if s.failed < 0 or not claims_no_more(s, rules, j, s.failed) or not asks_more(s, j, s.failed):
         return False
-    if rest:
-        every = s.types == 1 or job(s, failed).types == ANY_TYPE
-        return every and wanted_milli(s, failed) <= s.smallest_milli
-    return job(s, j).tier >= job(s, failed).tier and asks_more(s, j, failed)
+    return not may_be_owed(s, rules, j)
+
+
+@compiled
+def claims_no_more(s: Any, rules: Any, a: int, b: int) -> bool:
+    """Whether tier and order let `a` stop nobody whom they do not let `b`."""
+    if rules.preempt & BY_TIER and job(s, a).tier < job(s, b).tier:
+        return False
+    if rules.preempt & BY_ORDER == 0 or job(s, b).overdue:
+        return True
+    if job(s, a).overdue or not is_plain_order(rules):
+        return False
+    for i in range(min(rules.preempt_depth, len(rules.order))):
+        if keys_of(s)[a, i] != keys_of(s)[b, i]:
+            return bool(keys_of(s)[a, i] > keys_of(s)[b, i])
+    return True
+
+
+@compiled
+def hopeless_from(s: Any, rules: Any, j: int) -> bool:
+    """Whether it is known that nobody can be stopped for `j`, nor for anybody behind it.
+
+    Nothing is guaranteed to anybody. The order tells of those behind that they claim no more than
+    `j` by it, but tiers only where they come first in it, and for `j` that is not overdue.
+    """
+    if rules.preempt == 0 or s.running == 0:
+        return True
+    by_tier = rules.order[0] == TIER and job(s, j).overdue == 0
+    every = by_tier or rules.preempt & BY_TIER == 0
+    if s.unasked and is_calm_for(s, j) and (every or s.first_tier >= s.calm_tier):
+        return True
+    if s.failed < 0 or not asks_least(s, s.failed) or not claims_no_more(s, rules, j, s.failed):
+        return False
+    return bool(every or s.first_tier >= job(s, s.failed).tier)
+
+
+@compiled
+def asks_least(s: Any, j: int) -> bool:
+    """Whether `j` has room wherever any job has."""
+    asked = job(s, j)
+    if asked.devices * asked.milli > s.smallest_milli or (s.shares and asked.devices > 1):
+        return False
+    if asked.cpu_milli or asked.memory_mib or s.leases or asked.devices > s.node_min:
+        return False
+    return bool(s.types == 1 or asked.types == ANY_TYPE)

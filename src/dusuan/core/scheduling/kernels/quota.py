@@ -27,6 +27,7 @@ from dusuan.core.scheduling.kernels.access import (
 )
 from dusuan.core.scheduling.kernels.accounts import (
     add_use,
+    ever_guaranteed,
     give,
     hold,
     is_guaranteed,
@@ -91,6 +92,14 @@ def reclaims(s: Any, rules: Any, j: int) -> bool:
     if s.limits == 0 or rules.quota == 0 or rules.preempt & BY_QUOTA == 0:
         return False
     return is_guaranteed(s, job(s, j).account, quota_milli(s, j))
+
+
+@compiled
+def may_be_owed(s: Any, rules: Any, j: int) -> bool:
+    """Whether `reclaims` may hold for `j` now, or once others have been stopped."""
+    if s.limits == 0 or rules.quota == 0 or rules.preempt & BY_QUOTA == 0:
+        return False
+    return ever_guaranteed(s, job(s, j).account, quota_milli(s, j))
 
 
 @compiled

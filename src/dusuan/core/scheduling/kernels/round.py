@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import DEVICES_PER_NODE_MAX, WAITING
+from dusuan.core.scheduling.arrays import DEVICES_PER_NODE_MAX, FOREVER_MS, WAITING, WHOLE
 from dusuan.core.scheduling.compiled import compiled, entry
-from dusuan.core.scheduling.kernels.access import job, kind, queue_of
+from dusuan.core.scheduling.kernels.access import idle_of, job, kind, queue_of
 from dusuan.core.scheduling.kernels.accounts import limit_of, open_all
 from dusuan.core.scheduling.kernels.backfill import forget_promises, outlast, reserve
 from dusuan.core.scheduling.kernels.gates import (
@@ -23,11 +23,11 @@ from dusuan.core.scheduling.kernels.gates import (
     wait_for_quota,
 )
 from dusuan.core.scheduling.kernels.hold import start
-from dusuan.core.scheduling.kernels.order import mark_overdue, reorder
+from dusuan.core.scheduling.kernels.order import EXPANSION, FAIR, mark_overdue, reorder
 from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, no_hem, place
-from dusuan.core.scheduling.kernels.preempt import hopeless, make_room, take_quota
+from dusuan.core.scheduling.kernels.preempt import hopeless_from, make_room, take_quota
 from dusuan.core.scheduling.kernels.profile import conservative
-from dusuan.core.scheduling.kernels.quota import picked_milli, quota_milli, short
+from dusuan.core.scheduling.kernels.quota import picked_milli, quota_milli, short, wanted_milli
 
 
 @compiled
@@ -115,11 +115,52 @@ def all_types(s: Any) -> int:
 
 
 @compiled
-def exhausted(s: Any, rules: Any, j: int) -> bool:
-    """Whether neither `j` nor anybody after it can start any more."""
-    if s.deviceless or s.limits or (s.free_milli > 0 and (s.shares or s.none_from > 1)):
+def nobody_fits(s: Any) -> bool:
+    """Whether it is known without a search that nobody who waits fits on what is free."""
+    if s.free_milli == 0 or (s.shares == 0 and s.none_from <= 1):
+        return True
+    if s.unasked == 0 or s.shares or s.free_milli < s.least_milli:
+        return bool(s.unasked and s.free_milli < s.least_milli)
+    most = s.width
+    while most > 0 and idle_of(s)[most] == 0:
+        most -= 1
+    return bool(most < s.node_min and most * WHOLE < s.least_milli)
+
+
+@compiled
+def nobody_can_start(s: Any, rules: Any, j: int, in_order: bool) -> bool:
+    """Whether neither `j` nor anybody after it can start, and nothing else comes of trying."""
+    if s.plain or s.deviceless or s.limits or not nobody_fits(s):
         return False  # with limits, somebody behind may be owed what others borrow
-    return hopeless(s, rules, j, True)
+    if s.types > 1 and rules.backfill == EASY:
+        return False  # a reservation that is worked out corrects the ends that are expected
+    if in_order:
+        return hopeless_from(s, rules, j)
+    return bool(rules.preempt == 0 or s.running == 0)
+
+
+@compiled
+def exhausted(s: Any, rules: Any, j: int, in_order: bool) -> bool:
+    """The same in the middle of a round: it is noted since when an overdue job is the first."""
+    if job(s, j).overdue and rules.gate_ms > 0 and not (s.types == 1 and reserved(s, j)):
+        return False
+    return nobody_can_start(s, rules, j, in_order)
+
+
+@compiled
+def is_idle(s: Any, rules: Any) -> bool:
+    """The same of the whole queue, before a round brings it in order."""
+    if s.unasked == 0 or rules.backfill == CONSERVATIVE:
+        return False
+    for i in range(len(rules.order)):
+        moves = rules.order[i] == EXPANSION and rules.preempt and i < rules.preempt_depth
+        if moves or rules.order[i] == FAIR:
+            return False
+    j = queue_of(s)[0]
+    if job(s, j).overdue and rules.gate_ms > 0:
+        if rules.backfill != EASY or job(s, j).yields or job(s, j).first_ms == 0:
+            return False
+    return nobody_can_start(s, rules, j, True)
 
 
 @compiled
@@ -130,7 +171,7 @@ def serve(s: Any, rules: Any, now: int) -> None:
     while tried < waiting and held & every != every:
         j = queue_of(s)[tried]
         tried += 1
-        if exhausted(s, rules, j):
+        if exhausted(s, rules, j, True):
             return
         if not may_start(s, rules, j, now):
             continue
@@ -152,7 +193,7 @@ def serve_shortest(s: Any, rules: Any, tried: int, now: int) -> None:
         left[i] = left_ms(s, rest[i])
     for i in np.argsort(left, kind="mergesort"):
         j = rest[i]
-        if exhausted(s, rules, j):
+        if exhausted(s, rules, j, False):
             return
         if may_start(s, rules, j, now) and not try_start(s, rules, j, now, BACKFILL):
             if not lacks_quota(s, rules, j, now):
@@ -162,11 +203,12 @@ def serve_shortest(s: Any, rules: Any, tried: int, now: int) -> None:
 @compiled
 def close_ranks(s: Any) -> None:
     """Take those who do not wait any more out of the queue."""
-    kept = 0
+    kept, s.least_milli = 0, FOREVER_MS
     for i in range(s.waiting):
         j = queue_of(s)[i]
         if job(s, j).state == WAITING:
             queue_of(s)[kept] = j
+            s.least_milli = min(s.least_milli, wanted_milli(s, j))
             kept += 1
     s.waiting = kept
 
@@ -187,6 +229,8 @@ def decide(s: Any, rules: Any, now: int) -> int:
     if s.waiting == 0:
         return 0
     mark_overdue(s, rules, now)
+    if is_idle(s, rules):
+        return 0
     if rules.dynamic:
         reorder(s, rules, now)
     forget_promises(s)
@@ -203,7 +247,7 @@ def decide(s: Any, rules: Any, now: int) -> int:
 @entry
 def round_at(s: Any, rules: Any, now: int) -> int:
     """`decide`, for Python to call. Gives a reason also to those whom the round did not get to."""
-    s.calm = 0  # nobody sets alarms here
+    s.calm = s.unasked = 0  # nobody sets alarms here
     s.moves += 1
     decide(s, rules, now)
     pay_debt(s, rules, now)  # for the moment at which it is expected to start
