@@ -1,10 +1,11 @@
 """The whole round of the live service by its parts, and what its log costs; JSON lines.
 
 Real PostgreSQL, the real round, all devices taken; between two rounds one job in fifty of those
-that run ends, as many come, a second passes. `load` reads the database and makes facts of the rows,
-`decide` is the rules with everybody's reason, `apply` writes what they say, `write` the reasons
-that have changed, and `note` is what the recorder takes of each round, its statement included; the
-rest is the engine's and the transactions'. Bytes are those of the lines, whole sights told apart.
+that run ends, others come until so many wait again, a second passes. `load` reads the database and
+makes facts of the rows, `decide` is the rules with everybody's reason, `apply` writes what they
+say, `write` the reasons that have changed, and `note` is what the recorder takes of each round, its
+statement included; the rest is the engine's and the transactions'. Bytes are those of the lines,
+whole sights told apart.
 
     python bench/recording.py [--devices 2000] [--waiting 1000 10000] [--rounds 15]
 """
@@ -12,6 +13,7 @@ rest is the engine's and the transactions'. Bytes are those of the lines, whole 
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import statistics
@@ -30,6 +32,7 @@ from dusuan.app import exporting, placing, pool, rounds, tenants, wallets
 from dusuan.app.access import Actor
 from dusuan.app.context import Platform
 from dusuan.engines.base import Device
+from dusuan.service.collecting import between_rounds
 from dusuan.sim.engine import Behaviour, SimulatedEngine, World
 from dusuan.sim.replay import Replayed, replay
 from dusuan.store import ledger
@@ -63,7 +66,7 @@ class Scene:
         migrate(url)
         devices = [Device(f"n{i // 8}:{i % 8}", f"n{i // 8}", "m", MODELS[i // 8 % 3], "gpu", i, 1)
                    for i in range(size)]  # fmt: skip
-        self.url, self.jobs, ids = url, 0, itertools.count()
+        self.url, self.waiting, self.jobs, ids = url, waiting, 0, itertools.count()
         self.world = World(
             devices,
             lambda _: Behaviour(run_ms=None, stop_code=0),
@@ -127,11 +130,11 @@ class Scene:
         return [attempt for attempt in self.world.attempts.values() if not attempt.over]
 
     def turn(self) -> None:
-        """Some that run are cancelled by hand, as many come, a second passes."""
+        """Some that run are cancelled by hand, as many as started come, a second passes."""
         live = self.live()[: self.turnover]
         for attempt in live:
             self.world.kill_shepherd(attempt.order.attempt_id)
-        self.come(self.turnover)
+        self.come(self.waiting - self.count("queued"))
         self.world.advance(1_000)
         rounds.observe(self.platform)
         with psycopg.connect(self.url) as connection:  # their books are not what is measured
@@ -167,7 +170,9 @@ def case(url: str, size: int, waiting: int, count: int) -> dict[str, Any]:
         setattr(owner, name, parts[name])
     for _ in range(count):
         scene.turn()
-        whole(platform)
+        with between_rounds(time.monotonic):
+            whole(platform)
+        gc.collect()  # as the service does in its time
     for name, owner in owners.items():
         setattr(owner, name, parts[name].call)
     _replays(scene.platform)
@@ -175,7 +180,7 @@ def case(url: str, size: int, waiting: int, count: int) -> dict[str, Any]:
     return {
         "bench": "recording",
         "devices": size,
-        "waiting": scene.count("queued"),
+        "waiting": waiting,
         "running": len(scene.live()),
         "rounds": count,
         **_told("round", whole),

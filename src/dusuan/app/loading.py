@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from dusuan.core.scheduling.live import Placed, Sight, Waiting, placed_key, share_key, waiting_key
 from dusuan.core.scheduling.model import (
@@ -157,19 +157,25 @@ def _median(rated: Sequence[DeviceRow | RatedDevice]) -> tuple[int, str]:
 
 def _waiters(tx: Tx, known: Mapping[str, _Waiter]) -> dict[str, _Waiter]:
     stamps = {stamp[0]: stamp for stamp in tx.tuples("queue_stamps")}
-    found = {name: known[name] for name in _as_they_were(stamps, known)}
-    stale = [name for name in stamps if name not in found]
+    found, stale = _as_they_were(stamps, known)
     for row in tx.all(Queued, "jobs_queued", ids=stale) if stale else ():
         found[row.id] = _Waiter(stamps[row.id], row, _waiting(row))
     return found
 
 
+_Each = TypeVar("_Each", _Waiter, _Runner)
+
+
 def _as_they_were(
-    stamps: Mapping[str, tuple[Any, ...]], known: Mapping[str, _Waiter | _Runner]
-) -> list[str]:
-    """Those whose stamp is the one that is known."""
-    both = ((name, stamp, known.get(name)) for name, stamp in stamps.items())
-    return [name for name, stamp, before in both if before and before.stamp == stamp]
+    stamps: Mapping[str, tuple[Any, ...]], known: Mapping[str, _Each]
+) -> tuple[dict[str, _Each], list[str]]:
+    """Those whose stamp is the one that is known, and the names of the others."""
+    found = {
+        name: before
+        for name, stamp in stamps.items()
+        if (before := known.get(name)) is not None and before.stamp == stamp
+    }
+    return found, [name for name in stamps if name not in found]
 
 
 def _waiting(job: Queued) -> Waiting:
@@ -199,8 +205,7 @@ def _told(ms: int | None) -> int:
 def _runners(tx: Tx, known: Mapping[str, _Runner]) -> dict[str, _Runner]:
     """Attempts that have not ended. The devices of one are the same from its start to its end."""
     stamps = {stamp[0]: stamp for stamp in tx.tuples("placed_stamps")}
-    found = {name: known[name] for name in _as_they_were(stamps, known)}
-    stale = [name for name in stamps if name not in found]
+    found, stale = _as_they_were(stamps, known)
     for row in tx.all(PlacedRow, "jobs_placed", ids=stale) if stale else ():
         found[row.attempt_id] = _Runner(stamps[row.attempt_id], _placed(row))
     return found

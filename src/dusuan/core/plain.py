@@ -36,16 +36,23 @@ class NotPlain(ValueError):
 
 def to_plain(value: Any) -> Any:
     """`value` as dicts, lists, numbers and text."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
-    if is_dataclass(value):
-        pairs = ((f, getattr(value, f.name)) for f in fields(value))
+    if is_dataclass(kind):
+        pairs = ((f, getattr(value, f.name)) for f in _fields(kind))
         return {f.name: to_plain(v) for f, v in pairs if not _is_default(f, v)}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [to_plain(each) for each in value]
     return value
+
+
+_PLAIN = {str, int, float, bool, type(None)}
+_fields = cache(fields)
 
 
 def _is_default(f: Field[Any], value: Any) -> bool:
