@@ -227,6 +227,7 @@ STATE = np.dtype(
         ("marked_most", "i8"),  # devices that could be free on any one node
         ("marked_key", "f8"),
         ("marked_key_next", "f8"),
+        ("behind_ms", "f8"),  # the service from which on one stands behind that job
         ("marked_best", "i8"),  # the cheapest job to stop; -1: nobody
         ("debtor", "i8"),  # to whom a reservation is owed once somebody could pass it
         ("careful", "i8"),  # whether the reservation is of a job that has waited too long

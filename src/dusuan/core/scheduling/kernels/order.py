@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dusuan.core.scheduling.arrays import FOREVER_MS, KEYS, RUNNING
-from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.compiled import compiled, inlined
 from dusuan.core.scheduling.kernels.access import account, job, keys_of, queue_of, scratch_of
 from dusuan.core.scheduling.kernels.place import left_ms, scaled
 from dusuan.core.scheduling.kernels.quota import rank_accounts
@@ -15,7 +15,7 @@ from dusuan.core.scheduling.kernels.quota import rank_accounts
 SUBMITTED, SHORTEST, ATTAINED, FAIR, TIER, PRIORITY, SLACK, AREA, EXPANSION = range(1, 10)
 
 
-@compiled
+@inlined
 def attained_ms(s: Any, rules: Any, j: int, now: int) -> int:
     """Service that `j` has had: device-milliseconds, or milliseconds of its run."""
     devices = max(job(s, j).devices, 1) if rules.level_devices else 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dusuan.core.scheduling.arrays import ANY_TYPE, RUNNING, WHOLE
-from dusuan.core.scheduling.compiled import compiled
+from dusuan.core.scheduling.compiled import compiled, inlined
 from dusuan.core.scheduling.kernels.access import (
     chosen_of,
     free_of,
@@ -30,7 +30,9 @@ from dusuan.core.scheduling.kernels.order import (
     PRIORITY,
     SLACK,
     TIER,
+    attained_ms,
     key,
+    level_of,
 )
 from dusuan.core.scheduling.kernels.place import (
     BACKFILL,
@@ -55,24 +57,47 @@ _MARK_BITS, _MARK_ALL = 16, (1 << 16) - 1
 _HOUR_MS = 3_600_000
 
 
-@compiled
+@inlined
 def ranks_below(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
-    """Whether the order puts `victim`, as it runs, behind `j`, by more than the margin."""
-    for i in range(min(rules.preempt_depth, len(rules.order))):
-        part = rules.order[i]
+    """Whether the order puts `victim`, as it runs, behind `j`, by more than the margin.
+
+    `s.behind_ms` is of `j` (`service_behind`).
+    """
+    depth = min(rules.preempt_depth, len(rules.order))
+    for i in range(depth):
+        part, own = rules.order[i], keys_of(s)[j, i]
         if part == 0:
             return False
-        of_victim = key(s, rules, part, victim, now)
-        if part == ATTAINED and of_victim != keys_of(s)[j, i]:
-            return of_victim > keys_of(s)[j, i]
-        if of_victim > keys_of(s)[j, i] * (1.0 + rules.margin):
+        if part == ATTAINED:
+            attained = attained_ms(s, rules, victim, now)
+            if attained >= s.behind_ms or i + 1 == depth:
+                return bool(attained >= s.behind_ms)
+            if level_of(rules, attained) < own:
+                return False
+            continue
+        of_victim = float(job(s, victim).tier) if part == TIER else key(s, rules, part, victim, now)
+        if of_victim > own * (1.0 + rules.margin):
             return True
-        if of_victim < keys_of(s)[j, i]:
+        if of_victim < own:
             return False
     return False
 
 
 @compiled
+def service_behind(s: Any, rules: Any, j: int) -> float:
+    """The service from which on a job stands behind `j`, where the order asks for that."""
+    for i in range(min(rules.preempt_depth, len(rules.order))):
+        if rules.order[i] == ATTAINED:
+            level, bound = int(keys_of(s)[j, i]), float(rules.level_first_ms)
+            most = bound
+            for _ in range(level):
+                bound *= rules.level_factor
+                most = max(most, bound)
+            return most if level < rules.levels else np.inf
+    return np.inf
+
+
+@inlined
 def has_its_turn(s: Any, rules: Any, victim: int, now: int) -> bool:
     """Whether a job that started overdue has run for less than such a job has waited."""
     return job(s, victim).overdue == 1 and now < job(s, victim).since_ms + rules.overdue_ms
@@ -89,7 +114,7 @@ def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     return has_less_claim(s, rules, victim, j, now)
 
 
-@compiled
+@inlined
 def has_less_claim(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     """Whether tier or order let `j` take the devices of `victim`, which can be stopped."""
     if rules.preempt & BY_TIER and job(s, victim).tier > job(s, j).tier:
@@ -99,7 +124,7 @@ def has_less_claim(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
 
 
-@compiled
+@inlined
 def might_stop(s: Any, rules: Any, victim: int, j: int, now: int, owed: bool) -> bool:
     """Whether `j` may, or may once others have been stopped and borrow no more."""
     if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
@@ -361,25 +386,25 @@ def enough_nodes(s: Any, j: int, t: int) -> bool:
 @compiled
 def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
     """Choose whom to stop on the nodes of type `t` where it costs least. All or nothing."""
-    nodes = s.nodes
     if not enough_nodes(s, j, t):
         return False
-    costs = np.empty(nodes)
-    for n in range(nodes):
+    costs, found = np.empty(s.nodes), 0
+    for n in range(s.nodes):
         there = max(to_be_had(s, n), node(s, n).whole)
         costs[n] = np.inf
         if node(s, n).type == t and there >= node(s, n).gpus:
             costs[n] = cost_on(s, rules, n, j, now)
             if costs[n] < np.inf and s.victims == 0 and not whole_node(s, j, n, t, now, BACKFILL):
                 costs[n], s.spare = np.inf, 1  # it is reserved for another
-    order = np.argsort(costs, kind="mergesort")
-    found, used = 0, 0
-    while used < nodes and found < job(s, j).devices and costs[order[used]] < np.inf:
-        found += node(s, order[used]).gpus
-        used += 1
+            found += node(s, n).gpus if costs[n] < np.inf else 0
     if found < job(s, j).devices:
         return False
-    for i in range(used):
+    order = np.argsort(costs, kind="mergesort")
+    found = 0
+    for i in range(s.nodes):
+        if found >= job(s, j).devices:
+            break
+        found += node(s, order[i]).gpus
         if costs[order[i]] > 0 and cost_on(s, rules, order[i], j, now) < np.inf:
             choose_found(s)
     return bool(s.chosen > 0)
@@ -476,7 +501,7 @@ def mark_stoppable(s: Any, rules: Any, j: int, now: int) -> int:
     are such jobs on other nodes alone, and `_NOBODY`.
     """
     s.stamp += 1
-    s.marked_most = 0
+    s.marked_most, s.behind_ms = 0, service_behind(s, rules, j)
     best, owed = _NOBODY, may_be_owed(s, rules, j)
     for i in range(s.running):
         victim = running_of(s)[i]
