@@ -22,7 +22,7 @@ QUOTA = ("sim/test_fairness.py", "sim/test_quota_rounds.py")
 PLACES = ("sim/test_packing.py", "sim/test_placing_rounds.py", "sim/test_topology.py")
 ROUNDS = ("sim/test_calm.py", "sim/test_quota_rounds.py", "core/test_scheduling.py")
 MEASURES = ("sim/test_measures.py",)
-SLOW = "not starves and not something and not remembering and not recorded"  # to interpret
+SLOW = "not starves_for and not something and not remembering and not recorded"  # to interpret
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,30 @@ def test_the_queue_is_in_order_however_it_was(count: int, overdue_s: float) -> N
     assert made.queue[: made.values["waiting"][0]].tolist() == sorted(range(count), key=key)
 
 
+def one_round(nodes: Any, ratings: list[int], minutes: int) -> list[int]:
+    """The nodes on which a job of one device, `minutes` long, starts at 0."""
+    jobs = jobs_of([((0, 0, arrays.ANY_TYPE, 1000, 1), minutes, arrays.ANYWHERE, 1, False)])
+    jobs["state"] = arrays.WAITING
+    made = state.new_state(nodes, np.array(ratings), jobs, NOBODY)
+    rules = policy.rules(policy.PolicyParts("mine", backfill="skip", placement="dusuan"))
+    decide.fill_queue(made, rules, 0)
+    starts = decide.decide(made, rules, 0).starts
+    return [part.node for _, parts in starts for part in parts]
+
+
+def test_the_fastest_type_goes_before_the_better_score() -> None:
+    nodes = nodes_of([(0, 1, 0, 0, 0), (1, 4, 0, 0, 0)])  # the smaller node would be the fuller
+    assert one_round(nodes, [165_000, 312_000], 1) == [1]
+    assert one_round(nodes, [312_000, 312_000], 1) == [0]
+
+
+@pytest.mark.parametrize(("minutes", "found"), [(60, [0]), (61, [])])
+def test_a_promised_node_is_given_back_in_time(minutes: int, found: list[int]) -> None:
+    nodes = nodes_of([(0, 1, 0, 0, 0)])
+    nodes["closes_ms"] = 60 * MINUTE_MS
+    assert one_round(nodes, [0], minutes) == found
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(sorted(policy.PLACEMENTS)), st.sampled_from(["easy", "conservative", "dusuan"]),

@@ -66,3 +66,16 @@ def test_single_jobs_spread_over_nodes() -> None:
     found = round_of([(1, arrays.SPREAD)] * 3 + [(1, arrays.ANYWHERE)], [0, 0, 0])
     nodes = [parts[0].node for _, parts in found.starts]
     assert sorted(nodes[:3]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("cpu_milli", "starts"), [(2, 0), (3, 1)])
+def test_a_gangs_part_of_the_cpu_is_rounded_up_on_every_node(cpu_milli: int, starts: int) -> None:
+    """Four devices with 5 milli of CPU: a node of two has to give 3."""
+    nodes, jobs = arrays.nodes_array(2), arrays.jobs_array(1)
+    nodes["gpus"], nodes["cpu_milli"] = 2, cpu_milli
+    jobs["devices"], jobs["cpu_milli"], jobs["predicted_ms"] = 4, 5, HOUR_MS
+    state = state_of.new_state(nodes, np.array([312_000]), jobs, accounts.accounts_array(1))
+    state.jobs["state"] = arrays.WAITING
+    rules = policy.rules(policy.PolicyParts("mine", backfill="skip"))
+    decide.fill_queue(state, rules, 100)
+    assert len(decide.decide(state, rules, 100).starts) == starts
