@@ -22,6 +22,7 @@ from dusuan.sim.trace import Site, Trace
 pytestmark = pytest.mark.timeout(600)  # the first simulation compiles the rules
 ORDER = ("tier", "attained", "tier")  # the third part decides nothing that the first has not
 LEVELS = {"levels": 6, "level_first_s": 900.0, "level_factor": 3.0, "run_min_s": 120.0}
+STOPS = ["order", "tier", "quota", "move"]
 TREE = {
     "a": Limits(None, 8_000, 4_000), "a1": Limits("a", 4_000, None, 2_000), "a2": Limits("a"),
     "b": Limits(None, 6_000, None, 2_000),
@@ -61,6 +62,9 @@ def mixed(draw: np.random.Generator, count: int, most: int, types: int) -> Trace
     jobs["topology"] = draw.choice([ANYWHERE, ANYWHERE, SAME_LEAF, SPREAD], shape)
     if types > 1:
         jobs["types"] = draw.choice([1, 2, 3, 3], shape)
+        jobs["rating_gflops"] = 312_000
+        whole = (jobs["milli"] == 1_000) & (draw.random(shape) < 0.5)
+        jobs["gflops"] = np.where(whole, jobs["devices"] * 312_000, 0)
     if draw.random() < 0.4:
         jobs["cpu_milli"] = draw.choice([0, 1_000, 16_000], shape)
     return replace(trace, jobs=jobs)
@@ -76,7 +80,7 @@ def ruled(draw: np.random.Generator) -> PolicyParts:
         "dusuan", **LEVELS | {"run_min_s": float(draw.choice([120, 600]))},
         order=order,
         preempt_depth=int(draw.integers(1, 4)),
-        preempt=tuple(draw.choice(["order", "tier", "quota"], int(draw.integers(0, 4)), False)),
+        preempt=tuple(draw.choice(STOPS, int(draw.integers(0, 5)), False)),
         margin=float(draw.choice([0.0, 0.0, 0.3])),
         backfill=str(draw.choice(["easy", "easy", "skip", "strict"])),
         backfill_order=str(draw.choice(["queue", "queue", "shortest"])),

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dusuan.cli import build
+from dusuan.core.scheduling.arrays import FOREVER_MS
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim.compare import FIGURES, drawn, estimate, table
 from dusuan.sim.generate import ARRIVALS, MIXES, Wanted, generate
@@ -89,6 +90,17 @@ def test_days_are_redrawn() -> None:
     assert (again.jobs["submit_ms"] >= 0).all()
     assert again.jobs["submit_ms"].max() < trace.jobs["submit_ms"].max() + 86_400_000
     assert 0.3 < len(again.jobs) / len(trace.jobs) < 3
+
+
+def test_limits_of_a_redrawn_job_move_with_it() -> None:
+    trace = made()
+    trace.jobs["earliest_ms"][::2] = trace.jobs["submit_ms"][::2] + 1
+    trace.jobs["deadline_ms"][::3] = trace.jobs["submit_ms"][::3] + 2
+    again = drawn(trace, 1).jobs
+    early, due = again["earliest_ms"] > 0, again["deadline_ms"] < FOREVER_MS
+    assert set(again["earliest_ms"][early] - again["submit_ms"][early]) == {1}
+    assert set(again["deadline_ms"][due] - again["submit_ms"][due]) == {2}
+    assert 0 < early.sum() < len(again) and 0 < due.sum() < len(again)
 
 
 def test_an_interval_by_hand() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from dusuan.core.scheduling import consolidation, packing
+from dusuan.core.scheduling import packing
 from dusuan.core.scheduling.arrays import REQUEST
 from dusuan.core.scheduling.kernels.score import UNFIT
 from dusuan.core.scheduling.policy import PLACEMENTS
@@ -258,83 +258,3 @@ def test_several_devices_are_asked_whole() -> None:
         packing.new_packing(
             hosts([0], [2], [CPU]), requests([(0, 0, 1, 500, 2)]), np.ones(1, np.int64)
         )
-
-
-def test_a_gang_gets_a_node_by_the_cheapest_move() -> None:
-    kinds = requests([(1_000, 0, 1, 1000, 4), (1_000, 0, 1, 1000, 1), (1_000, 0, 1, 500, 1)])
-    p = packing.new_packing(hosts([0] * 3, [4] * 3, [CPU] * 3), kinds, np.ones(3, int), "spread")
-    running = []
-    for node, kind in ((0, 1), (1, 2), (2, 1)):
-        bits = p.take(node, kind)
-        running.append(consolidation.Held(node, kind, node, int(bits)))
-    room = consolidation.make_room(p, 0, running)
-    assert room is not None and room.node == 1 and room.moved_milli == 500
-    assert [(move.job, move.node) for move in room.moves] == [(1, 0)]
-    assert consolidation.make_room(p, 0, []) is None, "nobody may be moved"
-
-
-def placed(*jobs: tuple[int, int, bool], nodes: int = 3) -> tuple[Any, list[Any]]:
-    """Nodes of four devices; jobs are (node, devices, movable). Kind k asks for k + 1 devices."""
-    kinds = requests([(1_000, 0, 1, 1000, devices) for devices in (1, 2, 3, 4)])
-    several = hosts([0] * nodes, [4] * nodes, [CPU] * nodes)
-    p, held, used = packing.new_packing(several, kinds, np.ones(4, int), "spread"), [], [0] * nodes
-    for i, (node, devices, movable) in enumerate(jobs):
-        bits = ((1 << devices) - 1) << used[node]
-        used[node] += devices
-        p.retake(node, devices - 1, bits)
-        held.append(consolidation.Held(i, devices - 1, node, bits, movable))
-    return p, held
-
-
-def test_no_more_moves_than_must() -> None:
-    """The small job finds the one free device elsewhere; the large one, or both, would not."""
-    p, held = placed((0, 2, True), (0, 1, True), (1, 3, False), nodes=2)
-    room = consolidation.make_room(p, 1, held)
-    assert room is not None and room.node == 0 and room.moved_milli == 1000
-    assert [(move.job, move.node) for move in room.moves] == [(1, 1)]
-
-
-def test_where_one_stays_that_may_not_move_there_is_no_room() -> None:
-    p, held = placed((0, 1, True), (0, 1, False), (1, 3, False), nodes=2)
-    assert consolidation.make_room(p, 3, held) is None
-    assert [p.evaluate(n, 1)[0] >= 0 for n in range(2)] == [True, False], "as it was"
-
-
-def test_the_large_move_first() -> None:
-    """The other way round the small job would take a device that the large one needs."""
-    p, held = placed((0, 2, True), (0, 1, True), (1, 2, False), (2, 3, False))
-    room = consolidation.make_room(p, 3, held)
-    assert room is not None
-    assert [(move.job, move.node) for move in room.moves] == [(0, 1), (1, 2)]
-
-
-@settings(max_examples=60, deadline=None)
-@given(NODES, REQUESTS, STEPS, st.integers(0, 7))
-def test_moves_leave_the_books_right(nodes: Any, rows: Any, steps: Any, wanted: int) -> None:
-    cluster, kinds = hosts(*zip(*nodes, strict=True)), requests(rows)
-    p = packing.new_packing(cluster, kinds, np.ones(len(kinds), np.int64), "spread")
-    auditor, held = Auditor(cluster, kinds), []
-    for draw, leave in steps:
-        s, n = draw % len(kinds), p.choose(draw % len(kinds))
-        if n >= 0:
-            bits = int(p.take(n, s))
-            auditor.move(s, n, bits, 1)
-            held.append(consolidation.Held(len(held), s, n, bits, leave > 0))
-    s = wanted % len(kinds)
-    fitted = any(auditor.fits(n, s) for n in range(len(nodes)))
-    room = consolidation.make_room(p, s, held)
-    if room is not None:
-        assert fitted == (not room.moves)
-        moved = {move.job: move for move in room.moves}
-        for job in moved:
-            assert held[job].movable and held[job].node == room.node
-            auditor.move(held[job].request, held[job].node, held[job].devices, -1)
-        auditor.move(s, room.node, room.devices, 1)
-        for job, move in moved.items():
-            auditor.move(held[job].request, move.node, move.devices, 1)
-        assert room.moved_milli == sum(int(kinds[held[j].request]["milli"])
-            * int(kinds[held[j].request]["devices"]) for j in moved)  # fmt: skip
-    assert p.state.nodes["cpu_free_milli"].tolist() == auditor.cpu
-    assert [
-        p.state.free[n, : len(free)].tolist() for n, free in enumerate(auditor.free)
-    ] == auditor.free

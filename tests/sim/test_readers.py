@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dusuan.core.scheduling.arrays import FOREVER_MS
 from dusuan.core.workload.jobspec import Problem
 from dusuan.sim.readers import FORMATS, read
 from dusuan.sim.trace import Rated, Site, Trace, read_cluster
@@ -202,3 +203,29 @@ def test_a_cluster_that_cannot_be(text: str, code: str) -> None:
     found = read_cluster(text, rate)
     assert isinstance(found, Problem)
     assert found.code == code
+
+
+def test_all_that_a_job_can_ask_for_is_read_from_a_log(tmp_path: Path) -> None:
+    asked = {
+        **{"milli": 1000, "cpu_milli": 5, "memory_mib": 6, "types": 3, "rating_gflops": 7},
+        **{"gflops": 56, "tier": 2, "priority": -1, "preemptible": 0, "topology": 2},
+        **{"earliest_ms": 9_000, "deadline_ms": 99_000},
+    }
+    line = {"kind": "submit", "job": "a", "submit_ms": 5_000, "run_ms": 1, "devices": 8}
+    first = {"kind": "submit", "job": "b", "submit_ms": 1_000, "run_ms": 1, "devices": 1}
+    text = json.dumps(first) + "\n" + json.dumps(line | asked) + "\n"
+    plain, job = good(tmp_path, text, "journal").jobs
+    assert (plain["earliest_ms"], plain["deadline_ms"]) == (0, FOREVER_MS)
+    moments = {"earliest_ms": 8_000, "deadline_ms": 98_000}  # the trace begins at 1,000
+    assert {name: job[name] for name in asked} == asked | moments
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"topology": 4}, {"preemptible": 2}, {"tier": -1}, {"gflops": -8}, {"earliest_ms": -1}],
+)
+def test_a_log_that_asks_for_what_cannot_be(tmp_path: Path, wrong: dict[str, int]) -> None:
+    line = {"kind": "submit", "job": "a", "submit_ms": 0, "run_ms": 1, "devices": 8} | wrong
+    problem = bad(tmp_path, json.dumps(line) + "\n", "journal")
+    assert (problem.code, problem.line) == ("bad_value", 1)
+    assert problem.remedy.startswith("give 0")

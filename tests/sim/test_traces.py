@@ -97,6 +97,59 @@ def test_any_log_is_sound(seed: int, name: str, text: str) -> None:
     checked(run(cluster(text), crowd(seed, 60), policy(name)))
 
 
+def moving(name: str) -> PolicyParts:
+    """The policy, under which nobody is stopped but to go on elsewhere."""
+    return policy(name, preempt=("move",))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["fcfs", "easy", "sjf", "las", "fair", "dusuan"]),
+    st.sampled_from(["2x8", "5x4", "3x8,4x2"]),
+    st.booleans(),
+)
+def test_who_moves_goes_on_at_once(seed: int, name: str, text: str, parts: bool) -> None:
+    trace = crowd(seed, 60, 8)
+    outcome = run(cluster(text), shares(trace, seed) if parts else trace, moving(name))
+    checked(outcome)
+    log = list(entries(outcome))
+    moved = {(line["job"], line["time_ms"]) for line in log if line["kind"] == "preempt"}
+    begun = {(line["job"], line["time_ms"]) for line in log if line["kind"] == "start"}
+    assert moved <= begun
+    assert {(line["for"], line["time_ms"]) for line in log if line["kind"] == "preempt"} <= begun
+
+
+def test_moving_opens_a_node_for_a_gang() -> None:
+    jobs = jobs_array(5)
+    jobs["run_ms"], jobs["estimate_ms"] = 4 * HOUR_MS, 4 * HOUR_MS
+    jobs["devices"] = [3, 3, 1, 1, 4]
+    jobs["submit_ms"] = [0, 0, 0, 0, HOUR_MS]
+    jobs["preemptible"] = 1
+    site = cluster("3x4")  # spread as 3, 3 and 1 + 1, where the gang finds no node
+    spread = replace(moving("easy"), placement="spread")
+    log = [e for e in entries(run(site, made(jobs), spread)) if e["kind"] in ("preempt", "start")]
+    at = [(e["kind"], e["job"], e["time_ms"] // HOUR_MS) for e in log]
+    assert ("start", "j4", 1) in at
+    movers = [job for kind, job, _ in at if kind == "preempt"]
+    assert sorted(movers) == ["j2", "j3"]
+    assert {("start", job, 1) for job in movers} <= set(at)
+    for kept in (jobs["preemptible"] * 0, jobs["preemptible"]):
+        jobs["preemptible"] = kept
+        without = replace(policy("easy"), placement="spread") if kept.any() else spread
+        log = [e for e in entries(run(site, made(jobs), without)) if e["kind"] == "start"]
+        assert ("j4", 4) in [(e["job"], e["time_ms"] // HOUR_MS) for e in log]
+
+
+def test_nobody_moves_for_a_lower_tier() -> None:
+    trace = crowd(3, 120, 8)
+    trace.jobs["tier"] = np.arange(len(trace.jobs)) % 3
+    tier = {f"j{i}": int(job["tier"]) for i, job in enumerate(trace.jobs)}
+    log = list(entries(run(cluster("4x8"), trace, moving("las"))))
+    moves = [(tier[e["job"]], tier[e["for"]]) for e in log if e["kind"] == "preempt"]
+    assert moves and all(mover >= of for mover, of in moves)
+
+
 def test_first_come_first_served_is_strict() -> None:
     seen = checked(run(cluster("4x8"), crowd(1), policy("fcfs")))
     starts = [(job.starts[0]) for job in seen.jobs.values()]

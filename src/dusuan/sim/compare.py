@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.sim.trace import Trace
+from dusuan.sim.trace import Trace, move_limits
 
 BLOCK_MS = 86_400_000
 BLOCKS_LEAST = 20
@@ -54,7 +54,7 @@ def drawn(trace: Trace, seed: int) -> Trace:
     order, shift = np.concatenate(pieces), np.concatenate(shifts)
     found = jobs[order].copy()
     found["submit_ms"] += shift
-    found["earliest_ms"] += np.where(found["earliest_ms"] > 0, shift, 0)
+    move_limits(found, shift)
     ids = tuple(f"{trace.names[i]}.{place}" for place, i in enumerate(order))
     return replace(trace, jobs=found, names=ids)
 

@@ -38,7 +38,8 @@ KINDS = {
 }
 ASKED = (
     *("submit_ms", "run_ms", "estimate_ms", "devices", "milli", "cpu_milli", "memory_mib"),
-    *("types", "rating_gflops", "tier", "priority", "preemptible"),
+    *("types", "rating_gflops", "gflops", "tier", "priority", "preemptible"),
+    *("topology", "earliest_ms", "deadline_ms"),
 )
 
 

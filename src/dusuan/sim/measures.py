@@ -143,6 +143,8 @@ def _gauges(state: State) -> Gauges:
         since_ms=np.zeros(len(jobs), np.int64),
         asked=jobs["devices"] * jobs["milli"],
         devices=jobs["devices"].copy(),
+        gflops=jobs["gflops"].copy(),
+        ratings=state.types["rating_gflops"].copy(),
         cpu_asked=jobs["cpu_milli"].copy(),
         account=jobs["account"].copy(),
         held=np.zeros(types),

@@ -15,12 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from dusuan.core.scheduling.arrays import WHOLE, Records, jobs_array
+from dusuan.core.scheduling.arrays import (
+    ANYWHERE,
+    FOREVER_MS,
+    SPREAD,
+    WHOLE,
+    Records,
+    jobs_array,
+)
 from dusuan.core.workload.jobspec import Problem
 from dusuan.core.workload.quantities import did_you_mean
 from dusuan.sim import recorded
 from dusuan.sim.files import BadTraceError, Rows, open_text, understood
-from dusuan.sim.trace import Trace
+from dusuan.sim.trace import Trace, move_limits
 
 TIME_S_MAX = 1e11  # times beyond are no times
 DEVICES_MAX = 10_000_000
@@ -221,7 +228,7 @@ def _decisions(path: Path) -> Rows:
             if entry.get("kind") != "submit":
                 continue
             for name, column in columns.items():
-                column.append(_whole(path, number, entry, name))
+                column.append(_asked(path, number, entry, name))
             wanted = ("submit_ms", "run_ms", "devices", "estimate_ms")
             submit, run, devices, estimate = (_whole(path, number, entry, n) for n in wanted)
             who = {name: str(entry.get(name, "")) for name in ("user", "account")}
@@ -240,6 +247,17 @@ def _entry(path: Path, number: int, line: str) -> Mapping[str, Any]:
     if not isinstance(entry, dict):
         raise BadTraceError("bad_row", f"{path}, line {number}: this is no object", number)
     return entry
+
+
+def _asked(path: Path, number: int, entry: Mapping[str, Any], name: str) -> int:
+    """What a line says of a column of JOB; only a priority can be negative."""
+    value = _whole(path, number, entry, name)
+    most = _JOURNAL_MOST.get(name, value)
+    if value > most or (value < 0 and name != "priority"):
+        words = f"{path}, line {number}: {name} is {value}"
+        told = f"give 0 to {most}" if name in _JOURNAL_MOST else "give 0 or more"
+        raise BadTraceError("bad_value", words, number, told)
+    return value
 
 
 def _whole(path: Path, number: int, entry: Mapping[str, Any], name: str) -> int:
@@ -272,10 +290,15 @@ _JOURNAL_JOB: dict[str, int] = {
     "memory_mib": 0,
     "types": (1 << 62) - 1,
     "rating_gflops": 0,
+    "gflops": 0,
     "tier": 0,
     "priority": 0,
     "preemptible": 1,
+    "topology": ANYWHERE,
+    "earliest_ms": 0,
+    "deadline_ms": FOREVER_MS,
 }
+_JOURNAL_MOST = {"topology": SPREAD, "preemptible": 1}
 FORMATS: dict[str, Reader] = {
     "swf": _swf,
     "philly-csv": _philly,
@@ -304,6 +327,7 @@ def _trace(path: Path, rows: Rows, form: str) -> Trace:
     order = order[np.argsort(submit[order], kind="stable")]
     began = float(submit[order[0]]) if len(order) else 0.0
     jobs = _filled(rows, order, submit - began, run)
+    move_limits(jobs, -round(began * 1000))
     accounts = _name(jobs, rows, order)
     names = tuple(rows.name[i] for i in order)
     rejected = len(rows.submit) - len(order)

@@ -96,7 +96,9 @@ def _use(outcome: Outcome) -> dict[str, Any]:
     ended = jobs[jobs["state"] == ENDED]
     span_s = (int(ended["end_ms"].max()) - int(jobs["submit_ms"].min())) / 1000 if len(ended) else 0
     room_s = outcome.site.devices * span_s
-    useful_s = float((ended["devices"] * ended["milli"] / WHOLE * _run_ms(ended)).sum()) / 1000
+    asked = ended["devices"] * ended["milli"]
+    milli = np.where(ended["gflops"] > 0, ended["taken_milli"], asked)  # as the type made it
+    useful_s = float((milli / WHOLE * _run_ms(ended)).sum()) / 1000
     return {
         "makespan_s": round(span_s, 1),
         "utilisation": _part(useful_s, room_s),

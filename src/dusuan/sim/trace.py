@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dusuan.core.scheduling.arrays import (
     DEVICES_PER_NODE_MAX,
+    FOREVER_MS,
     TYPES_MAX,
     Records,
     nodes_array,
@@ -108,3 +109,9 @@ def _site(parts: list[tuple[int, int, str]], rate: Rate) -> Site | Problem:
     nodes["leaf"] = np.arange(len(nodes)) // LEAF_NODES
     ratings = np.array([each.gflops for each in known], np.int64)
     return Site(nodes, models, ratings, tuple(each.watts for each in known))
+
+
+def move_limits(jobs: Records, by_ms: int | npt.NDArray[np.int64]) -> None:
+    """Let the earliest starts and deadlines that jobs name be so much later."""
+    jobs["earliest_ms"] += np.where(jobs["earliest_ms"] > 0, by_ms, 0)
+    jobs["deadline_ms"] += np.where(jobs["deadline_ms"] < FOREVER_MS, by_ms, 0)

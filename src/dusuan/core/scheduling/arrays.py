@@ -27,7 +27,7 @@ ARRAYS = (
     *("ending", "lines", "later", "later_nodes", "picks", "history", "scratch", "marks"),
     *("requests", "of_type", "idle", "scores", "trees", "changes", "seen"),
     *("worth", "level", "steps", "alone", "together"),
-    *("use", "using", "chosen"),
+    *("work", "use", "using", "chosen"),
 )
 ANY_TYPE = (1 << TYPES_MAX) - 1
 
@@ -101,13 +101,14 @@ JOB = np.dtype(
         ("attained_ms", "i8"),  # device-milliseconds held in earlier attempts
         ("devices", "i8"),
         ("milli", "i8"),  # of each device
+        ("gflops", "i8"),  # asked for of all devices together, see `kernels.amounts`; 0: `devices`
         ("types", "i8"),  # acceptable device types, as bits
         ("first", "i8"),  # its first holding, -1 for none
         ("taken_milli", "i8"),  # of devices, while it runs
         ("earliest_ms", "i8"),
-        ("submit_ms", "i8"),
         ("predicted_ms", "i8"),  # what the round goes by; same unit of work
         ("request", "i8"),  # which kind of request it is
+        ("submit_ms", "i8"),
         # What else was given.
         ("run_ms", "i8"),  # true work, as run time on a device of `rating_gflops`; -1: not known
         ("estimate_ms", "i8"),  # the user's; -1: none
@@ -129,7 +130,7 @@ JOB = np.dtype(
         ("done_ms", "i8"),  # work done in earlier attempts
         ("overhead_ms", "i8"),  # of this attempt: what its restart costs
         ("expected_end_ms", "i8"),
-        ("speed_gflops", "i8"),  # rating of the devices it runs on
+        ("speed_gflops", "i8"),  # of what it runs on, for each of its `devices`
         ("lost_ms", "i8"),  # device-milliseconds of lost work and restarts
         ("held_ms", "i8"),  # device-milliseconds held
         ("first_ms", "i8"),  # since when it waits as the first of those; 0: it does not
@@ -138,7 +139,8 @@ JOB = np.dtype(
         ("reason", "i8"),  # why it waits
         ("limit", "i8"),  # for want of quota: the account whose limit it is
         ("leaving", "i8"),  # chosen to be stopped, while others are being chosen
-        ("gpus_held", "i8"),  # devices set aside for it while it runs
+        ("goes_to", "i8"),  # it is moved to this node, less 1; 0: it is not
+        ("goes_on", "u8"),  # and these devices
     ],
     align=True,
 )
@@ -199,6 +201,9 @@ STATE = np.dtype(
         ("pick_count", "i8"),
         ("free_milli", "i8"),
         ("victims", "i8"),
+        ("moving", "i8"),  # whether they are to go on elsewhere
+        ("moving_tried", "i8"),  # in this round
+        ("movers", "i8"),  # jobs that were stopped to go on elsewhere, and have not yet
         ("preempted", "i8"),
         ("preempt_from_ms", "i8"),
         ("preempt_count", "i8"),
@@ -282,6 +287,7 @@ class State:
     scratch: Integers  # [max(N, J, G)] working space
     marks: Integers  # [N] stamp of the search that marked a node
     requests: Records  # REQUEST[K] kinds of request that jobs are of
+    work: Integers  # [K] GFLOPS that they ask for in all; 0: so many devices of any type
     of_type: Integers  # [N] nodes by type
     idle: Integers  # [65] how many nodes have so many devices wholly free
     scores: npt.NDArray[np.int32]  # [trees, 2 * leaves] see `kernels.index`

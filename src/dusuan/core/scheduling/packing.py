@@ -90,11 +90,7 @@ class Packing:
 
     def give_back(self, node: int, kind: int, bits: int) -> None:
         """Undo `take`."""
-        _kernels().move(self.state.record, node, kind, np.uint64(bits), False)
-
-    def retake(self, node: int, kind: int, bits: int) -> None:
-        """Undo `give_back`: the very devices."""
-        _kernels().move(self.state.record, node, kind, np.uint64(bits), True)
+        _kernels().give_back(self.state.record, node, kind, np.uint64(bits))
 
     def place_all(self, arrivals: Integers) -> tuple[Integers, Bits]:
         """Decide requests, given by kind, in turn: the node of each or -1, its devices as bits."""

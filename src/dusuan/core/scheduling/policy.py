@@ -25,7 +25,7 @@ ORDERS = {
 }
 BACKFILLS = {"strict": 0, "skip": 1, "easy": 2, "conservative": 3}
 BACKFILL_ORDERS = {"queue": 0, "shortest": 1}
-PREEMPTS = {"never": 0, "order": 1, "tier": 2, "quota": 4}
+PREEMPTS = {"never": 0, "order": 1, "tier": 2, "quota": 4, "move": 8}
 PLACEMENTS = {
     "dusuan": 0,  # the least worth lost
     "fgd": 1,  # the least fragmentation
@@ -151,7 +151,7 @@ POLICIES: Mapping[str, PolicyParts] = {
             "dusuan",
             order=("tier", "attained", "expansion"),
             backfill="easy",
-            preempt=("order", "tier", "quota"),
+            preempt=("order", "tier", "quota", "move"),
             preempt_depth=2,
             placement="dusuan",
             predict="last2",

@@ -58,14 +58,18 @@ def new_state(
     _check(nodes, ratings_gflops)
     nodes, jobs = nodes.copy(), jobs.copy()
     requests, popularity = kinds if kinds is not None else kinds_of(jobs)
+    work = np.zeros(max(len(requests), 1), np.int64)
+    if kinds is None:
+        work[jobs["request"]] = jobs["gflops"]
     types = _types(nodes, ratings_gflops)
     pool = _pool(nodes, types)
+    fewest, most = _amounts(jobs, types)
     books = _books(accounts, jobs, nodes)
-    arrays = pool | books | _work(nodes, jobs) | _index(types, requests)
+    arrays = pool | books | _work(nodes, jobs, most) | _index(types, requests) | {"work": work}
     values = np.zeros(1, STATE)
     outlook = _outlook(values, requests, popularity, nodes, types)
     state = State(jobs=jobs, values=values, **arrays, **outlook)
-    _fill_in(state)
+    _fill_in(state, fewest)
     _size_up(state)
     return state
 
@@ -105,7 +109,7 @@ def _check(nodes: Records, ratings_gflops: Integers) -> None:
 def kinds_of(jobs: Records) -> tuple[Records, Integers]:
     """The kinds of request that jobs are of, and how many jobs are of each; notes it with them."""
     code, count = np.zeros(len(jobs), np.int64), 1
-    for name in REQUEST.names or ():
+    for name in (*(REQUEST.names or ()), "gflops"):
         column = jobs[name]
         if len(jobs) and column.min() != column.max():
             values, each = np.unique(column, return_inverse=True)
@@ -119,6 +123,17 @@ def kinds_of(jobs: Records) -> tuple[Records, Integers]:
     for name in REQUEST.names or ():
         requests[name] = jobs[name][first]
     return requests, popularity.astype(np.int64)
+
+
+def _amounts(jobs: Records, types: Records) -> tuple[Integers, Integers]:
+    """[J] the fewest and the most devices that each job takes of any type: `kernels.amounts`."""
+    rated = types["rating_gflops"][types["rating_gflops"] > 0]
+    fewest, most, asks = jobs["devices"].copy(), jobs["devices"].copy(), jobs["gflops"] > 0
+    if len(rated):
+        work = jobs["gflops"][asks]
+        fewest[asks] = np.minimum(fewest[asks], -(-work // rated.max()))
+        most[asks] = np.maximum(most[asks], -(-work // rated.min()))
+    return fewest, most
 
 
 def _pool(nodes: Records, types: Records) -> Arrays:
@@ -138,9 +153,9 @@ def _pool(nodes: Records, types: Records) -> Arrays:
     }
 
 
-def _work(nodes: Records, jobs: Records) -> Arrays:
+def _work(nodes: Records, jobs: Records, most: Integers) -> Arrays:
     """Who waits, who runs, and what they hold."""
-    holdings, size = _holdings(nodes, jobs), max(len(jobs), 1)
+    holdings, size = _holdings(nodes, jobs, most), max(len(jobs), 1)
     return {
         "holdings": holdings,
         "keys": np.zeros((size, KEYS)),
@@ -183,7 +198,7 @@ def _outlook(
     return {"worth": worth, "level": level, "steps": steps, "alone": alone, "together": together}
 
 
-def _fill_in(state: State) -> None:
+def _fill_in(state: State, fewest: Integers) -> None:
     """The values that compiled code needs beside the arrays."""
     values, jobs = state.values, state.jobs
     for name in ARRAYS:
@@ -196,7 +211,7 @@ def _fill_in(state: State) -> None:
     values["cpu_max"] = max(int(state.nodes["cpu_milli"].max(initial=1)), 1)
     values["oldest_ms"] = FOREVER_MS
     values["free_milli"] = int(state.free.sum())
-    values["smallest_milli"] = int((jobs["devices"] * jobs["milli"]).min(initial=WHOLE))
+    values["smallest_milli"] = int((fewest * jobs["milli"]).min(initial=WHOLE))
     values["first_tier"] = int(jobs["tier"].min(initial=FOREVER_MS))
     values["shares"] = bool((jobs["milli"] < WHOLE).any())
     with_devices = state.nodes["gpus"][state.nodes["gpus"] > 0]
@@ -228,11 +243,11 @@ def _types(nodes: Records, ratings_gflops: Integers) -> Records:
     return types
 
 
-def _holdings(nodes: Records, jobs: Records) -> Records:
+def _holdings(nodes: Records, jobs: Records, most: Integers) -> Records:
     """Room for every holding that can exist at once, as one list of free records."""
     devices, smallest = int(nodes["gpus"].sum()), int(jobs["milli"].min(initial=WHOLE))
     by_devices = devices * (WHOLE // max(smallest, 1)) + int((jobs["devices"] == 0).sum())
-    by_jobs = int(np.minimum(jobs["devices"], max(len(nodes), 1)).clip(1).sum())
+    by_jobs = int(np.minimum(most, max(len(nodes), 1)).clip(1).sum())
     holdings = np.zeros(min(by_devices, by_jobs) + 1, HOLDING)
     holdings["next"] = np.arange(1, len(holdings) + 1)
     holdings["next"][-1] = -1

@@ -47,14 +47,22 @@ def change(g: Any, n: int, devices: int, milli: int) -> int:
 
 
 @compiled
+def needed(g: Any, j: int, t: int) -> int:
+    """Devices of type `t` that job `j` takes: `core.scheduling.kernels.amounts`."""
+    if g.gflops[j] <= 0 or g.ratings[t] <= 0:
+        return int(g.devices[j])
+    return int(-(-g.gflops[j] // g.ratings[t]))
+
+
+@compiled
 def take_part(g: Any, j: int, line: Any) -> int:
     """Job `j` takes what the line says; returns the milli."""
     h, n = g.now[0].free_part, line.node
     g.now[0].free_part = g.parts[h].next
     count = change(g, n, line.devices, -line.milli)
-    cpu = g.cpu_asked[j]
-    if count < g.devices[j]:  # a gang: its part falls on the node, rounded up
-        cpu = -(-cpu * g.gpus[n] // g.devices[j])
+    cpu, devices = g.cpu_asked[j], needed(g, j, g.type[n])
+    if count < devices:  # a gang: its part falls on the node, rounded up
+        cpu = -(-cpu * g.gpus[n] // devices)
     g.parts[h].node, g.parts[h].devices = n, line.devices
     g.parts[h].milli, g.parts[h].cpu_milli = line.milli, cpu
     g.parts[h].next = g.first[j]

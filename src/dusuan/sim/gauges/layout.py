@@ -59,6 +59,8 @@ class Gauges(NamedTuple):
     since_ms: Ints  # [J] of the attempt that runs
     asked: Ints  # [J] milli of devices
     devices: Ints  # [J]
+    gflops: Ints  # [J] asked for instead of devices; 0: not
+    ratings: Ints  # [T] GFLOPS of a device
     cpu_asked: Ints  # [J]
     account: Ints  # [J]
     held: Floats  # [T] milli

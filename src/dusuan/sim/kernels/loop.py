@@ -114,7 +114,7 @@ def note(s: Any, q: Any) -> None:
 def book(s: Any, j: int, now: int, kept_ms: int) -> None:
     """Count the attempt that stops now. `kept_ms`: its work that is not lost (reference time)."""
     elapsed = now - job(s, j).since_ms
-    gpus = job(s, j).devices
+    gpus = job(s, j).devices if job(s, j).gflops == 0 else job(s, j).taken_milli // WHOLE
     restart = min(elapsed, job(s, j).overhead_ms)
     worked = elapsed - restart
     kept = scaled(kept_ms, job(s, j).rating_gflops, job(s, j).speed_gflops)

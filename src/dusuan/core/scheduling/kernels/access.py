@@ -147,6 +147,12 @@ def request(s: Any, k: int) -> Any:
 
 
 @compiled
+def work_of(s: Any) -> Any:
+    """GFLOPS that kinds of request ask for in all; 0: so many devices."""
+    return carray(pointer(s.work_at), (s.requests,), np.int64)
+
+
+@compiled
 def of_type(s: Any) -> Any:
     """Nodes by type."""
     return carray(pointer(s.of_type_at), (s.nodes,), np.int64)

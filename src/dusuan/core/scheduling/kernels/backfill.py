@@ -19,6 +19,7 @@ from dusuan.core.scheduling.kernels.access import (
     node,
     picked,
 )
+from dusuan.core.scheduling.kernels.amounts import fewest, speed_on
 from dusuan.core.scheduling.kernels.hold import order_ends, write
 from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import (
@@ -83,9 +84,9 @@ def new_end_ms(s: Any, j: int, now: int) -> int:
     late = now - began - duration_ms(s, j, t)
     end = now + max(late, LATE_MS_MIN)
     if job(s, j).estimate_ms > 0:
-        reference, rating = job(s, j).rating_gflops, kind(s, t).rating_gflops
+        reference, speed = job(s, j).rating_gflops, speed_on(s, j, t)
         left = job(s, j).estimate_ms - job(s, j).done_ms
-        limit = began + job(s, j).overhead_ms + scaled(left, reference, rating)
+        limit = began + job(s, j).overhead_ms + scaled(left, reference, speed)
         end = max(min(end, limit), now + 1)
     return end
 
@@ -140,7 +141,7 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
     s.later_stamp += 1
     copy_now(s, types)
     correct_ends(s, now)
-    whole = whole_later(s, types)
+    whole, needed = whole_later(s, types), fewest(s, j)
     for i in range(s.running):
         leaver = ending_of(s)[i]
         h = job(s, leaver).first
@@ -149,7 +150,7 @@ def reserve(s: Any, rules: Any, j: int, now: int) -> bool:
                 whole += later_give(s, h)
             h = holding(s, h).next
         end = job(s, leaver).expected_end_ms
-        if job(s, j).milli == WHOLE and whole < job(s, j).devices:
+        if job(s, j).milli == WHOLE and whole < needed:
             continue
         if might_fit_now(s, j, job(s, leaver).first, now) and place(s, rules, j, now, LATER):
             promise(s, j, now, end)

@@ -21,12 +21,12 @@ from dusuan.core.scheduling.kernels.access import (
     holding,
     idle_of,
     job,
-    kind,
     line,
     node,
     picked,
     running_of,
 )
+from dusuan.core.scheduling.kernels.amounts import speed_on
 from dusuan.core.scheduling.kernels.index import changed
 from dusuan.core.scheduling.kernels.place import duration_ms, no_hem
 from dusuan.core.scheduling.kernels.quota import charge, refund
@@ -198,7 +198,7 @@ def start(s: Any, rules: Any, j: int, now: int, cause: int) -> None:
         line(s, place).milli = picked(s, i).milli
     t = node(s, picked(s, 0).node).type
     job(s, j).expected_end_ms = now + duration_ms(s, j, t)
-    job(s, j).speed_gflops = kind(s, t).rating_gflops
+    job(s, j).speed_gflops = speed_on(s, j, t)
     job(s, j).state = RUNNING
     job(s, j).taken_milli = taken
     job(s, j).protected_ms = now + rules.run_min_ms

@@ -9,6 +9,7 @@ import numpy as np
 from dusuan.core.scheduling.arrays import FOREVER_MS, KEYS, RUNNING
 from dusuan.core.scheduling.compiled import compiled, inlined
 from dusuan.core.scheduling.kernels.access import account, job, keys_of, queue_of, scratch_of
+from dusuan.core.scheduling.kernels.amounts import fewest
 from dusuan.core.scheduling.kernels.place import left_ms, scaled
 from dusuan.core.scheduling.kernels.quota import rank_accounts
 
@@ -107,7 +108,7 @@ def before(s: Any, a: int, b: int) -> bool:
 def come(s: Any, rules: Any, j: int, now: int) -> None:
     """Work out what `j` joins the queue with."""
     set_keys(s, rules, j, now)
-    s.least_milli = min(s.least_milli, job(s, j).devices * job(s, j).milli)
+    s.least_milli = min(s.least_milli, fewest(s, j) * job(s, j).milli)
     if job(s, j).overdue == 0:
         s.oldest_ms = min(s.oldest_ms, job(s, j).since_ms)
 

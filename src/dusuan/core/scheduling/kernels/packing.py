@@ -10,6 +10,7 @@ from dusuan.core.scheduling.arrays import WHOLE
 from dusuan.core.scheduling.compiled import compiled, entry
 from dusuan.core.scheduling.kernels import index, score
 from dusuan.core.scheduling.kernels.access import free_of, kind, node, request
+from dusuan.core.scheduling.kernels.amounts import devices_of
 from dusuan.core.scheduling.kernels.hold import give_part, take_part
 
 
@@ -18,7 +19,7 @@ def best(s: Any, how: int, k: int, indexed: bool) -> int:
     """The best node for request `k` of all types that it accepts, the first among equals."""
     found, most = -1, score.UNFIT
     for t in range(s.types):
-        if (request(s, k).types >> t) & 1 == 0 or kind(s, t).gpus_max < request(s, k).devices:
+        if (request(s, k).types >> t) & 1 == 0 or kind(s, t).gpus_max < devices_of(s, k, t):
             continue
         if indexed:
             n, value = index.choose(s, how, k, t, False)
@@ -53,7 +54,7 @@ def evaluate(s: Any, how: int, n: int, k: int) -> tuple[int, int]:
 def part_of(s: Any, how: int, n: int, k: int) -> Any:
     """The devices of node `n` for request `k`, as bits: the best for a share, else the first."""
     device = score.evaluate(s, how, n, k, False)[1]
-    bits, missing = np.uint64(0), request(s, k).devices
+    bits, missing = np.uint64(0), devices_of(s, k, node(s, n).type)
     for d in range(node(s, n).gpus):
         fits = free_of(s)[n, d] >= request(s, k).milli
         if missing > 0 and (d == device or (device < 0 and fits)):
@@ -78,13 +79,10 @@ def take(s: Any, how: int, n: int, k: int) -> Any:
 
 
 @entry
-def move(s: Any, n: int, k: int, bits: Any, taking: bool) -> None:
-    """Give back what request `k` holds of node `n`, or take the very devices again."""
-    if taking:
-        hold(s, n, k, bits)
-    else:
-        ask = request(s, k)
-        give_part(s, n, bits, ask.milli, ask.cpu_milli, ask.memory_mib)
+def give_back(s: Any, n: int, k: int, bits: Any) -> None:
+    """Give back what request `k` holds of node `n`."""
+    ask = request(s, k)
+    give_part(s, n, bits, ask.milli, ask.cpu_milli, ask.memory_mib)
 
 
 @entry

@@ -31,6 +31,7 @@ from dusuan.core.scheduling.kernels.access import (
     picked,
     request,
 )
+from dusuan.core.scheduling.kernels.amounts import devices_on, fewest, speed_on
 from dusuan.core.scheduling.kernels.index import choose
 from dusuan.core.scheduling.kernels.score import SPREADING, UNFIT, evaluate, free_at
 
@@ -56,7 +57,7 @@ def left_ms(s: Any, j: int) -> int:
 @compiled
 def duration_ms(s: Any, j: int, t: int) -> int:
     """How long `j` is expected to hold devices of type `t` if it starts now."""
-    work = scaled(left_ms(s, j), job(s, j).rating_gflops, kind(s, t).rating_gflops)
+    work = scaled(left_ms(s, j), job(s, j).rating_gflops, speed_on(s, j, t))
     return job(s, j).overhead_ms + work
 
 
@@ -71,7 +72,7 @@ def cautious_ms(s: Any, j: int, t: int) -> int:
     if s.careful == 0 or job(s, j).estimate_ms <= 0:
         return expected
     left = job(s, j).estimate_ms - job(s, j).done_ms
-    told = scaled(left, job(s, j).rating_gflops, kind(s, t).rating_gflops)
+    told = scaled(left, job(s, j).rating_gflops, speed_on(s, j, t))
     return max(expected, job(s, j).overhead_ms + told)
 
 
@@ -103,7 +104,8 @@ def is_open(s: Any, j: int, n: int, now: int) -> bool:
 def room_later(s: Any, j: int, n: int, now: int) -> int:
     """Devices of node `n` that will have room for `j` when all of it will fit there, else -1."""
     ask, here = request(s, job(s, j).request), later_node(s, n)
-    if ask.devices > node(s, n).gpus or not is_open(s, j, n, now):
+    needed = devices_on(s, j, node(s, n).type)
+    if needed > node(s, n).gpus or not is_open(s, j, n, now):
         return -1
     if here.cpu_free_milli < ask.cpu_milli or here.memory_free_mib < ask.memory_mib:
         return -1
@@ -112,7 +114,7 @@ def room_later(s: Any, j: int, n: int, now: int) -> int:
         found = 0
         for d in range(node(s, n).gpus):
             found += later_of(s)[n, d] >= ask.milli
-    return found if found >= ask.devices else -1
+    return found if found >= needed else -1
 
 
 @compiled
@@ -160,13 +162,13 @@ def best_node(s: Any, rules: Any, j: int, now: int, view: int) -> int:
         t = kind(s, place).ranked
         if best >= 0 and kind(s, t).rank > rank:
             break
-        if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max < job(s, j).devices:
+        if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max < devices_on(s, j, t):
             continue
         n, value = best_of_type(s, rules, j, t, now, guarded_on(s, j, t, now, view))
         if n >= 0 and (value > most or (value == most and n < best)):
             best, most, rank = n, value, kind(s, t).rank
-    if best < 0 and job(s, j).milli == WHOLE and not any_has(s, job(s, j).devices):
-        s.none_from = min(s.none_from, job(s, j).devices)
+    if best < 0 and job(s, j).milli == WHOLE and not any_has(s, fewest(s, j)):
+        s.none_from = min(s.none_from, fewest(s, j))
     return best
 
 
@@ -208,7 +210,7 @@ def pick_devices(s: Any, rules: Any, j: int, n: int, view: int, guard: bool) -> 
 def tightest_devices(s: Any, j: int, n: int, view: int, guard: bool) -> Any:
     """The devices of node `n` with the least left over, as bits."""
     chosen = np.uint64(0)
-    for _ in range(job(s, j).devices):
+    for _ in range(devices_on(s, j, node(s, n).type)):
         best, left = -1, WHOLE + 1
         for d in range(node(s, n).gpus):
             free = later_of(s)[n, d] if view == LATER else free_at(s, n, d, guard)
@@ -248,8 +250,9 @@ def whole_node(s: Any, j: int, n: int, t: int, now: int, view: int) -> bool:
         free = node(s, n).whole
     if free < gpus:
         return False
-    cpu = node_share(job(s, j).cpu_milli, gpus, job(s, j).devices)
-    memory = node_share(job(s, j).memory_mib, gpus, job(s, j).devices)
+    devices = devices_on(s, j, t)
+    cpu = node_share(job(s, j).cpu_milli, gpus, devices)
+    memory = node_share(job(s, j).memory_mib, gpus, devices)
     here = later_node(s, n) if view == LATER else node(s, n)
     return here.cpu_free_milli >= cpu and here.memory_free_mib >= memory
 
@@ -257,7 +260,7 @@ def whole_node(s: Any, j: int, n: int, t: int, now: int, view: int) -> bool:
 @compiled
 def pick_whole(s: Any, j: int, n: int) -> int:
     """Add all of node `n` to the gang `j`; returns its devices."""
-    gpus, devices = node(s, n).gpus, job(s, j).devices
+    gpus, devices = node(s, n).gpus, devices_on(s, j, node(s, n).type)
     cpu = node_share(job(s, j).cpu_milli, gpus, devices)
     memory = node_share(job(s, j).memory_mib, gpus, devices)
     pick(s, n, all_devices(gpus), WHOLE, cpu, memory)
@@ -287,7 +290,7 @@ def tightest_group(s: Any, j: int, t: int, now: int, view: int) -> int:
         if whole_node(s, j, n, t, now, view):
             room_in[group_of(s, j, n)] += node(s, n).gpus
     for g in range(s.nodes):
-        if room_in[g] >= job(s, j).devices and (best < 0 or room_in[g] < room_in[best]):
+        if room_in[g] >= devices_on(s, j, t) and (best < 0 or room_in[g] < room_in[best]):
             best = g
     return best
 
@@ -295,7 +298,8 @@ def tightest_group(s: Any, j: int, t: int, now: int, view: int) -> int:
 @compiled
 def spread_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
     """Whole nodes of type `t` on as many leaf switches as there are, in turn."""
-    found, last = 0, np.full(s.nodes, -1)  # the last node that was taken of each leaf
+    found, needed = 0, devices_on(s, j, t)
+    last = np.full(s.nodes, -1)  # the last node that was taken of each leaf
     s.pick_count = 0
     for _ in range(s.nodes):
         before = found
@@ -305,7 +309,7 @@ def spread_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
             if n > turn[leaf] == last[leaf] and whole_node(s, j, n, t, now, view):
                 last[leaf] = n
                 found += pick_whole(s, j, n)
-                if found >= job(s, j).devices:
+                if found >= needed:
                     return True
         if found == before:
             return False
@@ -315,7 +319,7 @@ def spread_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
 @compiled
 def gang_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
     """Whole nodes of type `t` for the gang `j`. For later, first those that are not free now."""
-    found, group = 0, -1
+    found, needed, group = 0, devices_on(s, j, t), -1
     if job(s, j).topology == SPREAD:
         return spread_of_type(s, j, t, now, view)
     if keeps_together(s, j):
@@ -332,7 +336,7 @@ def gang_of_type(s: Any, j: int, t: int, now: int, view: int) -> bool:
                 continue
             if whole_node(s, j, n, t, now, view):
                 found += pick_whole(s, j, n)
-                if found >= job(s, j).devices:
+                if found >= needed:
                     return True
     return False
 
@@ -344,9 +348,8 @@ def gang(s: Any, j: int, now: int, view: int) -> bool:
         for t in range(s.types):
             if kind(s, t).rank != rank or (job(s, j).types >> t) & 1 == 0:
                 continue
-            if kind(s, t).gpus_max < job(s, j).devices <= kind(s, t).gpus and gang_of_type(
-                s, j, t, now, view
-            ):
+            fits = kind(s, t).gpus_max < devices_on(s, j, t) <= kind(s, t).gpus
+            if fits and gang_of_type(s, j, t, now, view):
                 return True
     return False
 
@@ -355,7 +358,7 @@ def gang(s: Any, j: int, now: int, view: int) -> bool:
 def spans_nodes(s: Any, j: int) -> bool:
     """Whether some acceptable type has to take whole nodes for `j`."""
     for t in range(s.types):
-        if (job(s, j).types >> t) & 1 and kind(s, t).gpus_max < job(s, j).devices:
+        if (job(s, j).types >> t) & 1 and kind(s, t).gpus_max < devices_on(s, j, t):
             return True
     return False
 
@@ -363,9 +366,9 @@ def spans_nodes(s: Any, j: int) -> bool:
 @compiled
 def taken_up(s: Any, j: int) -> bool:
     """Whether it is known without a search that `j` fits nowhere now."""
-    if job(s, j).devices * job(s, j).milli > s.free_milli:
+    if fewest(s, j) * job(s, j).milli > s.free_milli:
         return True
-    if job(s, j).milli < WHOLE or job(s, j).devices < s.none_from:
+    if job(s, j).milli < WHOLE or fewest(s, j) < s.none_from:
         return False
     return s.none_from <= s.node_min or not spans_nodes(s, j)
 
@@ -377,15 +380,15 @@ def place(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
     if view != LATER and s.plain == 0 and taken_up(s, j):
         return False
     hemmed = s.plain == 0 and hemmed_in(s, j, now, view)
-    if hemmed and job(s, j).devices >= hem(s, j):
+    if hemmed and fewest(s, j) >= hem(s, j):
         return False
     if find(s, rules, j, now, view):
         return True
     if hemmed and job(s, j).cpu_milli == 0 and job(s, j).memory_mib == 0:
         if spans_nodes(s, j):
-            s.hem_gang = s.hem_gang if keeps_together(s, j) else job(s, j).devices
+            s.hem_gang = s.hem_gang if keeps_together(s, j) else fewest(s, j)
         else:
-            s.hem_one = job(s, j).devices
+            s.hem_one = fewest(s, j)
     return False
 
 
@@ -431,7 +434,7 @@ def could_ever(s: Any, j: int) -> bool:
         here = node(s, n)
         if (
             (ask.types >> here.type) & 1
-            and here.gpus >= ask.devices
+            and here.gpus >= devices_on(s, j, here.type)
             and here.cpu_milli >= ask.cpu_milli
             and here.memory_mib >= ask.memory_mib
         ):
@@ -439,7 +442,7 @@ def could_ever(s: Any, j: int) -> bool:
     if ask.milli < WHOLE:
         return False
     for t in range(s.types):
-        if (ask.types >> t) & 1 and kind(s, t).gpus_max < ask.devices <= gang_gpus(s, j, t):
+        if (ask.types >> t) & 1 and kind(s, t).gpus_max < devices_on(s, j, t) <= gang_gpus(s, j, t):
             return True
     return False
 
@@ -450,12 +453,12 @@ def gang_gpus(s: Any, j: int, t: int) -> int:
 
     For a gang that has to stay together, those of the largest group.
     """
-    found, most = np.zeros(max(s.nodes, 1), np.int64), 0
+    found, most, devices = np.zeros(max(s.nodes, 1), np.int64), 0, devices_on(s, j, t)
     for n in range(s.nodes):
         here = node(s, n)
         if here.type == t and here.gpus > 0:
-            cpu = node_share(job(s, j).cpu_milli, here.gpus, job(s, j).devices)
-            memory = node_share(job(s, j).memory_mib, here.gpus, job(s, j).devices)
+            cpu = node_share(job(s, j).cpu_milli, here.gpus, devices)
+            memory = node_share(job(s, j).memory_mib, here.gpus, devices)
             if here.cpu_milli >= cpu and here.memory_mib >= memory:
                 g = group_of(s, j, n) if keeps_together(s, j) else 0
                 found[g] += here.gpus

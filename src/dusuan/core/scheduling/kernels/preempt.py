@@ -22,6 +22,7 @@ from dusuan.core.scheduling.kernels.access import (
 )
 from dusuan.core.scheduling.kernels.accounts import give, limit_of, reclaim, takes_back
 from dusuan.core.scheduling.kernels.accounts import hold as hold_in_books
+from dusuan.core.scheduling.kernels.amounts import devices_on, fewest
 from dusuan.core.scheduling.kernels.hold import preempt
 from dusuan.core.scheduling.kernels.order import (
     ATTAINED,
@@ -108,6 +109,8 @@ def may_stop(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     """Whether `j` may take the devices of `victim`."""
     if job(s, victim).preemptible == 0 or now < job(s, victim).protected_ms:
         return False
+    if s.moving:
+        return may_move(s, rules, victim, j, now)
     if rules.preempt & BY_QUOTA and s.limits and job(s, victim).tier >= job(s, j).tier:
         if takes_back(s, job(s, j).account, quota_milli(s, j), job(s, victim).account):
             return True
@@ -122,6 +125,14 @@ def has_less_claim(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
     if rules.preempt & BY_ORDER == 0 or has_its_turn(s, rules, victim, now):
         return False
     return job(s, j).overdue == 1 or ranks_below(s, rules, victim, j, now)
+
+
+@compiled
+def may_move(s: Any, rules: Any, victim: int, j: int, now: int) -> bool:
+    """Whether `victim` may go on elsewhere so that `j` fits: it runs on one node, for no better."""
+    if holding(s, job(s, victim).first).next >= 0 or has_its_turn(s, rules, victim, now):
+        return False
+    return job(s, victim).tier >= job(s, j).tier
 
 
 @inlined
@@ -331,8 +342,9 @@ def take_quota(s: Any, rules: Any, j: int, milli: int, now: int) -> bool:
 def needs_on(s: Any, j: int, n: int) -> int:
     """Devices that `j` would take on node `n`: all it asks for, or the whole node for a gang."""
     t = node(s, n).type
-    if job(s, j).devices <= kind(s, t).gpus_max:
-        return job(s, j).devices if job(s, j).devices <= node(s, n).gpus else -1
+    needed = devices_on(s, j, t)
+    if needed <= kind(s, t).gpus_max:
+        return needed if needed <= node(s, n).gpus else -1
     return node(s, n).gpus if job(s, j).milli == WHOLE and node(s, n).gpus > 0 else -1
 
 
@@ -343,9 +355,9 @@ def cost_on(s: Any, rules: Any, n: int, j: int, now: int) -> float:
     if need < 0 or not is_open(s, j, n, now):
         return np.inf
     cpu, memory = job(s, j).cpu_milli, job(s, j).memory_mib
-    if job(s, j).devices > node(s, n).gpus:
-        cpu = node_share(cpu, need, job(s, j).devices)
-        memory = node_share(memory, need, job(s, j).devices)
+    asked = devices_on(s, j, node(s, n).type)
+    if asked > node(s, n).gpus:
+        cpu, memory = node_share(cpu, need, asked), node_share(memory, need, asked)
     return clear_node(s, rules, n, j, need, job(s, j).milli, cpu, memory, now)
 
 
@@ -353,12 +365,13 @@ def cost_on(s: Any, rules: Any, n: int, j: int, now: int) -> float:
 def single_victims(s: Any, rules: Any, j: int, now: int) -> bool:
     """Choose whom to stop on the one node where it costs least; the lowest first of equals."""
     best, least, first = -1, np.inf, -1
-    if job(s, j).milli == WHOLE and s.marked_most < job(s, j).devices and s.plain == 0:
+    if job(s, j).milli == WHOLE and s.marked_most < fewest(s, j) and s.plain == 0:
         return False
     for n in range(s.nodes):
-        if job(s, j).devices > node(s, n).gpus or to_be_had(s, n) < 0:
+        needed = devices_on(s, j, node(s, n).type)
+        if needed > node(s, n).gpus or to_be_had(s, n) < 0:
             continue
-        if job(s, j).milli == WHOLE and to_be_had(s, n) < job(s, j).devices:
+        if job(s, j).milli == WHOLE and to_be_had(s, n) < needed:
             continue
         cost = cost_on(s, rules, n, j, now)
         if cost < np.inf and s.victims == 0:
@@ -380,12 +393,13 @@ def enough_nodes(s: Any, j: int, t: int) -> bool:
         there = max(to_be_had(s, n), node(s, n).whole)
         if node(s, n).type == t and there >= node(s, n).gpus:
             found += node(s, n).gpus
-    return bool(found >= job(s, j).devices)
+    return bool(found >= devices_on(s, j, t))
 
 
 @compiled
 def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
     """Choose whom to stop on the nodes of type `t` where it costs least. All or nothing."""
+    needed = devices_on(s, j, t)
     if not enough_nodes(s, j, t):
         return False
     costs, found = np.empty(s.nodes), 0
@@ -397,12 +411,12 @@ def gang_victims(s: Any, rules: Any, j: int, t: int, now: int) -> bool:
             if costs[n] < np.inf and s.victims == 0 and not whole_node(s, j, n, t, now, BACKFILL):
                 costs[n], s.spare = np.inf, 1  # it is reserved for another
             found += node(s, n).gpus if costs[n] < np.inf else 0
-    if found < job(s, j).devices:
+    if found < needed:
         return False
     order = np.argsort(costs, kind="mergesort")
     found = 0
     for i in range(s.nodes):
-        if found >= job(s, j).devices:
+        if found >= needed:
             break
         found += node(s, order[i]).gpus
         if costs[order[i]] > 0 and cost_on(s, rules, order[i], j, now) < np.inf:
@@ -555,7 +569,7 @@ def to_be_had(s: Any, n: int) -> int:
 def one_is_enough(s: Any, j: int) -> bool:
     """Whether any one job that stops makes room for `j`: for a whole device, where all are."""
     asked = job(s, j)
-    alone = asked.devices == 1 and asked.milli == WHOLE and s.shares == 0
+    alone = asked.devices == 1 and asked.gflops == 0 and asked.milli == WHOLE and s.shares == 0
     return alone and s.deviceless == 0 and asked.cpu_milli == 0 and asked.memory_mib == 0
 
 
@@ -636,6 +650,8 @@ def asks_more(s: Any, a: int, b: int) -> bool:
     more, less = job(s, a), job(s, b)
     if less.devices > more.devices or less.milli > more.milli:
         return False
+    if not no_less_work(more.gflops, less.gflops):
+        return False
     if less.cpu_milli > more.cpu_milli or less.memory_mib > more.memory_mib:
         return False
     if more.types & less.types != more.types:
@@ -649,16 +665,25 @@ def asks_more(s: Any, a: int, b: int) -> bool:
 @compiled
 def asks_more_of(s: Any, a: int, b: int, t: int) -> bool:
     """The same on nodes of type `t`, where `a` asks for no less in all."""
-    more, less, size = job(s, a), job(s, b), kind(s, t).gpus_max
+    more, less, size = devices_on(s, a, t), devices_on(s, b, t), kind(s, t).gpus_max
     if s.leases and duration_ms(s, b, t) > duration_ms(s, a, t):
         return False
-    if more.devices <= size or kind(s, t).nodes == 0:
+    if more <= size or kind(s, t).nodes == 0:
         return True
-    if less.devices <= size:  # a whole node may be smaller than what `b` needs of one
-        return bool(less.devices <= s.node_min and less.cpu_milli == less.memory_mib == 0)
-    if keeps_together(s, b) or less.cpu_milli * more.devices > more.cpu_milli * less.devices:
+    if less <= size:  # a whole node may be smaller than what `b` needs of one
+        return bool(less <= s.node_min and job(s, b).cpu_milli == job(s, b).memory_mib == 0)
+    if keeps_together(s, b) or job(s, b).cpu_milli * more > job(s, a).cpu_milli * less:
         return False
-    return bool(less.memory_mib * more.devices <= more.memory_mib * less.devices)
+    return bool(job(s, b).memory_mib * more <= job(s, a).memory_mib * less)
+
+
+@compiled
+def no_less_work(a: int, b: int) -> bool:
+    """Whether who asks for `a` GFLOPS takes no less than who asks for `b`, of every type.
+
+    As far as that tells: both or neither ask for GFLOPS instead of devices.
+    """
+    return a >= b > 0 or a == b == 0
 
 
 @compiled
@@ -669,7 +694,7 @@ def gang_of_victims(s: Any, rules: Any, j: int, now: int) -> bool:
     for t in range(s.types):
         if (job(s, j).types >> t) & 1 == 0:
             continue
-        if kind(s, t).gpus_max < job(s, j).devices <= kind(s, t).gpus:
+        if kind(s, t).gpus_max < devices_on(s, j, t) <= kind(s, t).gpus:
             if gang_victims(s, rules, j, t, now):
                 return True
     return False
@@ -731,6 +756,8 @@ def asks_least(s: Any, j: int) -> bool:
     """Whether `j` has room wherever any job has."""
     asked = job(s, j)
     if asked.devices * asked.milli > s.smallest_milli or (s.shares and asked.devices > 1):
+        return False
+    if asked.gflops > 0:
         return False
     if asked.cpu_milli or asked.memory_mib or s.leases or asked.devices > s.node_min:
         return False

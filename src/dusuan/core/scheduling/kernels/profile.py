@@ -29,6 +29,7 @@ from dusuan.core.scheduling.kernels.access import (
     queue_of,
     scratch_of,
 )
+from dusuan.core.scheduling.kernels.amounts import devices_on, fewest
 from dusuan.core.scheduling.kernels.backfill import correct_ends
 from dusuan.core.scheduling.kernels.gates import CAPACITY, NO_REASON, ORDER, may_start_now
 from dusuan.core.scheduling.kernels.hold import start
@@ -142,12 +143,15 @@ def least(p: Any, k: int, end: int, b: int, need: int) -> int:
 @compiled
 def bin_for(s: Any, j: int, p: Any, k: int) -> int:
     """The bin that holds all of `j` from moment `k` on, the tightest; -1 for none."""
-    best, rest, most, need = -1, 1 << 30, 0, job(s, j).devices
+    best, rest, most, fewer = -1, 1 << 30, 0, fewest(s, j)
     for b in range(p.spare.shape[1]):
         most = max(most, p.spare[k, b])
-        if k < p.past[b] or p.spare[k, b] < need:
+        if k < p.past[b] or p.spare[k, b] < fewer:
             continue
         t = b if p.grouped else node(s, b).type
+        need = devices_on(s, j, t)
+        if p.spare[k, b] < need:
+            continue
         if (job(s, j).types >> t) & 1 == 0 or (not p.grouped and not is_open(s, j, b, p.times[k])):
             continue
         left = least(p, k, p.times[k] + duration_ms(s, j, t), b, need)
@@ -181,7 +185,7 @@ def bins_in(s: Any, j: int, t: int, p: Any, k: int, group: int) -> int:
             scratch_of(s)[used] = n
             used += 1
             found += gpus
-            if found >= job(s, j).devices:
+            if found >= devices_on(s, j, t):
                 return used
     return 0
 
@@ -217,7 +221,7 @@ def occupy(p: Any, begin: int, end: int, b: int, devices: int) -> None:
 def gang_slot(s: Any, rules: Any, j: int, p: Any, k: int, now: int) -> bool:
     """Give the gang `j` whole nodes from moment `k` on, if they are there."""
     for t in range(s.types):
-        if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max >= job(s, j).devices:
+        if (job(s, j).types >> t) & 1 == 0 or kind(s, t).gpus_max >= devices_on(s, j, t):
             continue
         used = gang_bins(s, j, t, p, k)
         if used == 0:
@@ -271,13 +275,13 @@ def start_on(s: Any, rules: Any, j: int, b: int, grouped: bool, now: int) -> boo
 @compiled
 def one_slot(s: Any, rules: Any, j: int, p: Any, k: int, now: int) -> bool:
     """Give `j` a bin from moment `k` on, if there is one."""
-    if p.most[k] < job(s, j).devices:
+    if p.most[k] < fewest(s, j):
         return False
     b = bin_for(s, j, p, k)
     if b < 0 or (k == 0 and not start_on(s, rules, j, b, p.grouped, now)):
         return False
-    end = p.times[k] + duration_ms(s, j, b if p.grouped else node(s, b).type)
-    occupy(p, p.times[k], end, b, job(s, j).devices)
+    t = b if p.grouped else node(s, b).type
+    occupy(p, p.times[k], p.times[k] + duration_ms(s, j, t), b, devices_on(s, j, t))
     return True
 
 
@@ -287,7 +291,7 @@ def slot(s: Any, rules: Any, j: int, p: Any, now: int) -> bool:
     p.past[:] = 0
     spans = not p.grouped and spans_nodes(s, j)
     for k in range(0 if may_start_now(s, rules, j, now) else 1, p.count[0]):
-        if p.total[k] < job(s, j).devices:
+        if p.total[k] < fewest(s, j):
             continue
         if one_slot(s, rules, j, p, k, now) or (spans and gang_slot(s, rules, j, p, k, now)):
             return True
@@ -301,8 +305,8 @@ def last_to_start(s: Any, p: Any, waiting: int) -> int:
     for i in range(waiting - 1, -1, -1):
         j = queue_of(s)[i]
         if job(s, j).state == WAITING and (
-            job(s, j).devices <= largest
-            or (job(s, j).devices <= total and not p.grouped and spans_nodes(s, j))
+            fewest(s, j) <= largest
+            or (fewest(s, j) <= total and not p.grouped and spans_nodes(s, j))
         ):
             return i
     return -1

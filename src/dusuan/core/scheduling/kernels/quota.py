@@ -35,9 +35,10 @@ from dusuan.core.scheduling.kernels.accounts import (
     share_of,
     use_of,
 )
+from dusuan.core.scheduling.kernels.amounts import devices_on, fewest
 from dusuan.core.scheduling.kernels.fairness import fair_ranks
 
-BY_ORDER, BY_TIER, BY_QUOTA = 1, 2, 4  # see policy.PREEMPTS
+BY_ORDER, BY_TIER, BY_QUOTA, BY_MOVE = 1, 2, 4, 8  # see policy.PREEMPTS
 _HALVES_MAX = 256.0  # half-lives until use is weighed anew; a float holds a thousand
 _TO_GFLOP = 1e-6  # milli of a device for a millisecond at a GFLOPS
 
@@ -50,20 +51,28 @@ def using_of(s: Any) -> Any:
 
 @compiled
 def wanted_milli(s: Any, j: int) -> int:
-    """Share of devices that `j` asks for."""
-    return job(s, j).devices * job(s, j).milli
+    """The least share of devices that `j` asks for."""
+    return fewest(s, j) * job(s, j).milli
 
 
 @compiled
 def quota_milli(s: Any, j: int) -> int:
     """The most that `j` may count for: a gang takes whole nodes, on the worst of its types."""
-    most = job(s, j).devices
+    most = fewest(s, j)
     for t in range(s.types):
-        size = kind(s, t).gpus_max
-        if (job(s, j).types >> t) & 1 and 0 < size < job(s, j).devices:
-            over = size - 1 if kind(s, t).gpus < kind(s, t).nodes * size else 0
-            most = max(most, job(s, j).devices + over, -(-job(s, j).devices // size) * size)
+        if (job(s, j).types >> t) & 1:
+            most = max(most, taken_at_most(s, t, devices_on(s, j, t)))
     return most * job(s, j).milli
+
+
+@compiled
+def taken_at_most(s: Any, t: int, devices: int) -> int:
+    """What a request for so many devices may take of type `t`: a gang takes whole nodes."""
+    size = kind(s, t).gpus_max
+    if size == 0 or devices <= size:
+        return devices if size > 0 else 0
+    over = size - 1 if kind(s, t).gpus < kind(s, t).nodes * size else 0
+    return int(max(devices + over, -(-devices // size) * size))
 
 
 @compiled

@@ -23,11 +23,18 @@ from dusuan.core.scheduling.kernels.gates import (
     wait_for_quota,
 )
 from dusuan.core.scheduling.kernels.hold import start
+from dusuan.core.scheduling.kernels.moving import bring_on, might_move, move_others
 from dusuan.core.scheduling.kernels.order import EXPANSION, FAIR, mark_overdue, reorder
 from dusuan.core.scheduling.kernels.place import BACKFILL, NOW, left_ms, no_hem, place
 from dusuan.core.scheduling.kernels.preempt import hopeless_from, make_room, take_quota
 from dusuan.core.scheduling.kernels.profile import conservative
-from dusuan.core.scheduling.kernels.quota import picked_milli, quota_milli, short, wanted_milli
+from dusuan.core.scheduling.kernels.quota import (
+    BY_MOVE,
+    picked_milli,
+    quota_milli,
+    short,
+    wanted_milli,
+)
 
 
 @compiled
@@ -42,6 +49,13 @@ def try_start(s: Any, rules: Any, j: int, now: int, view: int) -> bool:
         return False
     if not found and make_room(s, rules, j, now):
         found = place(s, rules, j, now, NOW) and not short(s, rules, j, picked_milli(s))
+    if not found and might_move(s, rules, j, now):
+        pay_debt(s, rules, now)  # what is promised to that one is not for who moves
+        found = (
+            move_others(s, rules, j, now, view)
+            and place(s, rules, j, now, NOW)
+            and not short(s, rules, j, picked_milli(s))
+        )
     if not found:
         return False
     start(s, rules, j, now, -1)
@@ -132,6 +146,8 @@ def nobody_can_start(s: Any, rules: Any, j: int, in_order: bool) -> bool:
     """Whether neither `j` nor anybody after it can start, and nothing else comes of trying."""
     if s.plain or s.deviceless or s.limits or not nobody_fits(s):
         return False  # with limits, somebody behind may be owed what others borrow
+    if rules.preempt & BY_MOVE and s.free_milli >= s.least_milli:
+        return False  # it may fit when others have moved
     if s.types > 1 and rules.backfill == EASY:
         return False  # a reservation that is worked out corrects the ends that are expected
     if in_order:
@@ -224,13 +240,16 @@ def decide(s: Any, rules: Any, now: int) -> int:
     """
     s.line_count = 0
     s.failed = s.debtor = s.barred = -1
+    s.moving_tried = 0
     s.none_from = DEVICES_PER_NODE_MAX + 1
     no_hem(s)
+    if bring_on(s, rules, now):
+        close_ranks(s)
     if s.waiting == 0:
-        return 0
+        return int(s.line_count)
     mark_overdue(s, rules, now)
     if is_idle(s, rules):
-        return 0
+        return int(s.line_count)
     if rules.dynamic:
         reorder(s, rules, now)
     forget_promises(s)

@@ -23,6 +23,7 @@ from dusuan.core.scheduling.kernels.access import (
     together_of,
     worth_of,
 )
+from dusuan.core.scheduling.kernels.amounts import devices_of
 
 DUSUAN, FGD, BEST_FIT, PACK, SPREADING, FIRST_FIT = range(6)  # see policy.PLACEMENTS
 UNFIT = -1
@@ -79,11 +80,12 @@ def idle_milli(s: Any, n: int, guard: bool) -> int:
 def fits(s: Any, n: int, k: int, guard: bool) -> bool:
     """Whether node `n`, of a type that request `k` accepts, is up and has room for it."""
     ask, here = request(s, k), node(s, n)
-    if here.up < 1 or here.gpus < ask.devices:
+    needed = devices_of(s, k, here.type)
+    if here.up < 1 or here.gpus < needed:
         return False
     if cpu_at(s, n, guard) < ask.cpu_milli or memory_at(s, n, guard) < ask.memory_mib:
         return False
-    return ask.devices == 0 or roomy_at(s, n, ask.milli, guard) >= ask.devices
+    return needed == 0 or roomy_at(s, n, ask.milli, guard) >= needed
 
 
 @compiled
@@ -137,7 +139,7 @@ def descent(gain_milli: float) -> int:
 def fgd(s: Any, n: int, k: int, guard: bool) -> tuple[int, int]:
     """Fragmentation gradient descent: score of node `n` and, for a share, the device to use."""
     t, whole = node(s, n).type, roomy_at(s, n, WHOLE, guard)
-    cpu, devices = cpu_at(s, n, guard), request(s, k).devices
+    cpu, devices = cpu_at(s, n, guard), devices_of(s, k, t)
     step = cpu_step(s, cpu - request(s, k).cpu_milli)
     now = usable(s, n, cpu_step(s, cpu), whole, guard)
     then = usable(s, n, step, whole, guard)  # with less CPU and all devices as they are
@@ -195,7 +197,7 @@ def by_loss(s: Any, n: int, loss: float, cpu: int, guard: bool) -> int:
 @compiled
 def dusuan(s: Any, n: int, k: int, guard: bool) -> tuple[int, int]:
     """The least worth lost beyond the request's own, in whole percent of a device."""
-    devices, asked = 0.0, request(s, k).devices
+    devices, asked = 0.0, devices_of(s, k, node(s, n).type)
     for d in range(node(s, n).gpus):
         devices += worth_of(s)[free_at(s, n, d, guard)]
     cpu = cpu_at(s, n, guard)
@@ -253,9 +255,9 @@ def freest(s: Any, n: int, k: int, guard: bool) -> int:
 @compiled
 def best_fit(s: Any, n: int, k: int, guard: bool) -> int:
     """The least CPU and devices left over, each in parts of the largest, as in the FGD paper."""
-    ask = request(s, k)
+    ask, asked = request(s, k), devices_of(s, k, node(s, n).type)
     cpu = (cpu_at(s, n, guard) - ask.cpu_milli) / s.cpu_max
-    devices = (idle_milli(s, n, guard) - ask.devices * ask.milli) / (WHOLE * s.width)
+    devices = (idle_milli(s, n, guard) - asked * ask.milli) / (WHOLE * s.width)
     return int(_FINE * (1.0 - 0.5 * cpu - 0.5 * devices))
 
 
