@@ -21,6 +21,8 @@ KERNELS, GAUGES = "core/scheduling/kernels/", "sim/gauges/"
 QUOTA = ("sim/test_fairness.py", "sim/test_quota_rounds.py")
 PLACES = ("sim/test_packing.py", "sim/test_placing_rounds.py", "sim/test_topology.py")
 ROUNDS = ("sim/test_calm.py", "sim/test_quota_rounds.py", "core/test_scheduling.py")
+WORK = ("sim/test_equal_work.py", "sim/test_calm.py")
+MOVING = ("sim/test_traces.py", "sim/test_calm.py")
 MEASURES = ("sim/test_measures.py",)
 SLOW = "not starves_for and not something and not remembering and not recorded"  # to interpret
 
@@ -80,8 +82,7 @@ FAULTS = {
     }),
     **_in(KERNELS + "quota.py", QUOTA, {
         "a gang counts for what it asks": (
-            "most = max(most, job(s, j).devices + over, -(-job(s, j).devices // size) * size)",
-            "most = max(most, job(s, j).devices)",
+            "return int(max(devices + over, -(-devices // size) * size))", "return devices",
         ),
         "use does not fade": ("return float(np.exp2(halves))", "return 1.0"),
         "who leaves gives nothing back": (
@@ -148,12 +149,12 @@ FAULTS = {
     **_in(KERNELS + "score.py", PLACES, {
         "fragmentation is sought": ("return descent(gain - taken), -1",
                                     "return descent(gain + taken), -1"),
-        "room for all but one": ("roomy_at(s, n, ask.milli, guard) >= ask.devices",
-                                 "roomy_at(s, n, ask.milli, guard) >= ask.devices - 1"),
+        "room for all but one": ("roomy_at(s, n, ask.milli, guard) >= needed",
+                                 "roomy_at(s, n, ask.milli, guard) >= needed - 1"),
         "memory is not looked at": (" or memory_at(s, n, guard) < ask.memory_mib", ""),
         "CPU serves any number": ("return float(min(devices, cpu / s.cpu_per_device))",
                                   "return devices"),
-        "the roomiest among equals": ("score * 128 + 64 - roomy_at", "score * 128 + 64 + roomy_at"),
+        "the roomiest among equals": ("_EQUALS // 2 - roomy_at", "_EQUALS // 2 + roomy_at"),
     }),
     **_in(KERNELS + "preempt.py", ROUNDS, {
         "the calm is of all tiers": (
@@ -186,7 +187,7 @@ FAULTS = {
             "        return False\n", "",
         ),
         "small nodes hold as much as large ones": (
-            "less.devices <= s.node_min and less.cpu", "less.cpu",
+            "less <= s.node_min and job(s, b).cpu", "job(s, b).cpu",
         ),
         "room that is kept is no room": ("s.spare = 1  #", "s.spare = 0  #"),
         "a gang takes what is kept": ("costs[n], s.spare = np.inf, 1  #", "costs[n] = 0.0  #"),
@@ -206,7 +207,35 @@ FAULTS = {
             "s.marked_moves != s.moves or reclaims", "reclaims",
         ),
     }),
+    **_in(KERNELS + "amounts.py", WORK, {
+        "equal work is rounded down": ("-(-work // kind(s, t).rating_gflops)",
+                                       "max(work // kind(s, t).rating_gflops, 1)"),
+        "all types do the work as fast": (
+            "return int(rating * devices_on(s, j, t) // max(job(s, j).devices, 1))",
+            "return int(rating)",
+        ),
+        "the fewest are the first type's": ("found = min(found, devices_on(s, j, t))",
+                                            "return devices_on(s, j, t)"),
+    }),
+    **_in(KERNELS + "moving.py", MOVING, {
+        "what is found for movers is not kept": (
+            "        lay_out(s, chosen_of(s)[i], True)\n\n", "        pass\n\n",
+        ),
+        "movers take what is promised": ("place(s, rules, j, now, view)",
+                                         "place(s, rules, j, now, 0)"),
+        "what is learned on the way is kept": (
+            "    s.none_from, s.hem_one, s.hem_gang = known\n", "",
+        ),
+        "movers may stay": ("    node(s, n).up -= 1\n", "", ),
+        "who was laid out stays": (
+            "        lay_out(s, chosen_of(s)[s.chosen - 1 - i], False)\n", "        pass\n",
+        ),
+    }),
     **_in(KERNELS + "round.py", ROUNDS, {
+        "nobody may move where no node is whole": (
+            "    if rules.preempt & BY_MOVE and s.free_milli >= s.least_milli:\n"
+            "        return False", "    if False:\n        return False",
+        ),
         "nobody comes after who cannot start": (
             "    if job(s, j).overdue and rules.gate_ms > 0 and not (s.types == 1 and"
             " reserved(s, j)):\n        return False\n", "",
@@ -222,7 +251,7 @@ FAULTS = {
     **_in(GAUGES + "devices.py", MEASURES, {
         "CPU strands nothing": ("t, step = g.type[n], steps_of(g, g.cpu[n])",
                                 "t, step = g.type[n], len(g.cpu_steps)"),
-        "a gang's CPU is on every node": ("    if count < g.devices[j]:", "    if False:"),
+        "a gang's CPU is on every node": ("    if count < devices:", "    if False:"),
         "what is down is idle": ("    if g.downs[n] == 0:", "    if True:"),
     }),
     **_in(GAUGES + "read.py", MEASURES, {

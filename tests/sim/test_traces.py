@@ -97,6 +97,18 @@ def test_any_log_is_sound(seed: int, name: str, text: str) -> None:
     checked(run(cluster(text), crowd(seed, 60), policy(name)))
 
 
+@pytest.mark.timeout(120)
+def test_two_that_may_stop_each_other_both_get_on() -> None:
+    """By tier the one may stop the other, by service the other the one: no minimum run time."""
+    jobs = jobs_array(2)
+    jobs["run_ms"], jobs["tier"], jobs["preemptible"] = HOUR_MS // 4, [1, 0], 1
+    levels = {"level_first_s": 10.0, "level_factor": 1.1, "levels": 60}
+    endless = policy("las", preempt=("order", "tier"), run_min_s=0.0, **levels)
+    log = list(entries(run(cluster("1x1"), made(jobs), endless)))  # a restart costs a minute
+    assert sum(line["kind"] == "end" for line in log) == 2
+    assert sum(line["kind"] == "preempt" for line in log) > 2
+
+
 def moving(name: str) -> PolicyParts:
     """The policy, under which nobody is stopped but to go on elsewhere."""
     return policy(name, preempt=("move",))

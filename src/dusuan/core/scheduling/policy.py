@@ -35,6 +35,7 @@ PLACEMENTS = {
     "first-fit": 5,
 }
 PREDICTORS = {"user": 0, "oracle": 1, "last2": 2, "none": 3}
+LEAST_WORK_MS = 1_000  # gets a job done in every attempt, beside its restart
 DYNAMIC = frozenset({"fair", "expansion"})  # parts whose order changes while jobs wait
 
 RULES = np.dtype(
@@ -263,4 +264,6 @@ def rules(policy: PolicyParts, predict: str | None = None, restart_s: float = 60
         found[f"{name}_ms"] = round(getattr(policy, f"{name}_s") * 1000)
     for name in _AS_GIVEN:
         found[name] = getattr(policy, name)
+    if "order" in policy.preempt:  # else two could stop each other in their restarts for ever
+        found["run_min_ms"] = np.maximum(found["run_min_ms"], found["restart_ms"] + LEAST_WORK_MS)
     return found
