@@ -168,9 +168,11 @@ def test_first_come_first_served_is_strict() -> None:
     assert all(a <= b for a, b in pairwise(starts))
 
 
-def test_no_promise_of_easy_backfill_is_broken_when_run_times_are_known() -> None:
-    for text in ("24x1", "4x8"):
-        outcome = run(cluster(text), crowd(3), policy("easy"), "oracle")
+@pytest.mark.parametrize("preempt", ["never", "move"])
+def test_no_promise_of_easy_backfill_is_broken_when_run_times_are_known(preempt: str) -> None:
+    for text, seed, most in (("24x1", 3, 20), ("4x8", 3, 20), ("5x4", 58, 8)):
+        trace = crowd(seed, most=most)
+        outcome = run(cluster(text), trace, policy("easy", preempt=(preempt,)), "oracle")
         promised: dict[str, int] = {}
         for line in entries(outcome):
             if line["kind"] == "reserve":
