@@ -177,6 +177,18 @@ def test_what_is_taken_back_is_a_siblings_not_another_organisations() -> None:
     assert [line["job"] for line in entries(outcome) if line["kind"] == "preempt"] == ["j0"]
 
 
+def test_what_an_account_keeps_to_itself_is_not_asked_of_those_above() -> None:
+    """`a1` has one of its two idle and takes back the other, within what `a` is guaranteed."""
+    tree = {
+        "a": Limits(None, 3_000), "a1": Limits("a", 2_000, None, 1_000), "a2": Limits("a", 1_000),
+        "b": Limits(None, 1_000),
+    }  # fmt: skip
+    trace = made([(0, "a2", 1, 5), (0, "b", 1, 5), (0, "b", 1, 5), (1, "a1", 2, 1)], tree)
+    outcome = run(cluster("1x4"), trace, tree, CENTRE)
+    assert starts(outcome) == [0, 0, 0, 1]
+    assert audited(outcome, tree).seen["reclaimed"] == 1
+
+
 def test_what_is_not_lent_stays_idle_and_what_is_lent_is_used() -> None:
     for lend, at in ((0, 5), (1_000, 5), (2_000, 0), (None, 0)):
         tree = {"a": Limits(None, 4_000, None, lend), "b": Limits()}
