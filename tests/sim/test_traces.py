@@ -97,7 +97,7 @@ def test_any_log_is_sound(seed: int, name: str, text: str) -> None:
     checked(run(cluster(text), crowd(seed, 60), policy(name)))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_two_that_may_stop_each_other_both_get_on() -> None:
     """By tier the one may stop the other, by service the other the one: no minimum run time."""
     jobs = jobs_array(2)
