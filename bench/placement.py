@@ -4,7 +4,7 @@ The lists of the FGD paper are found through `DUSUAN_SHARED` or in `shared` besi
 without them only what needs no trace is measured. `--bound` adds an upper bound by a linear
 program: what any rule can reach that, as ours, turns nobody away before ours does.
 
-    python bench/placement.py [--seeds 10] [--repeats 3] [--bound]
+    python bench/placement.py [--seeds 10] [--repeats 3] [--bound] [--made]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +56,54 @@ def allocation(seeds: int, bound: bool) -> None:
     for name in LISTS:
         pods = openb.read_pods(traces / f"openb_pod_list_{name}.csv", nodes.models)
         assert not isinstance(pods, Problem)
-        for packer in ("fgd", "dusuan"):
-            runs = [
-                pack.pack(nodes, pods, packer, 1.3, seed, time.perf_counter)[0]
-                for seed in range(seeds)
-            ]
-            shares = [run.gpu_allocated_pct for run in runs]
-            say(
-                measured="sim pack", list=name, policy=packer, seeds=seeds,
-                gpu_allocated_pct_at_100=statistics.mean(
-                    run.gpu_allocated_pct_at_100 for run in runs
-                ),
-                gpu_allocated_pct=statistics.mean(shares), sd=statistics.pstdev(shares),
-                published_fgd=known[name],
-            )  # fmt: skip
+        packed(nodes, pods, seeds, list=name, published_fgd=known[name])
         if bound:
             say(measured="upper bound", list=name, seed=0, gpu_allocated_pct=most(nodes, pods, 0))
+
+
+def packed(nodes: openb.NodeList, pods: openb.PodList, seeds: int, **about: Any) -> None:
+    """A row for each of the two rules: means over the seeds."""
+    for packer in ("fgd", "dusuan"):
+        runs = [
+            pack.pack(nodes, pods, packer, 1.3, seed, time.perf_counter)[0] for seed in range(seeds)
+        ]
+        shares = [run.gpu_allocated_pct for run in runs]
+        say(
+            measured="sim pack", policy=packer, seeds=seeds, **about,
+            gpu_allocated_pct_at_100=statistics.mean(run.gpu_allocated_pct_at_100 for run in runs),
+            gpu_allocated_pct=statistics.mean(shares), sd=statistics.pstdev(shares),
+        )  # fmt: skip
+
+
+def made_up(seeds: int) -> None:
+    """The same on lists that nobody published, made from the default one."""
+    traces = SHARED / "traces"
+    nodes = openb.read_nodes(traces / "openb_node_list_gpu_node.csv")
+    assert not isinstance(nodes, Problem)
+    pods = openb.read_pods(traces / "openb_pod_list_default.csv", nodes.models)
+    assert not isinstance(pods, Problem)
+    asked = pods.requests
+    share, gang = (asked["devices"] == 1) & (asked["milli"] < 1_000), asked["devices"] > 1
+    for times in (2, 3):
+        requests = asked.copy()
+        requests["cpu_milli"] *= times
+        packed(nodes, replace(pods, requests=requests), seeds, list=f"{times} times the CPU")
+    alone = np.flatnonzero(asked["devices"][pods.pods] == 0)
+    more = np.concatenate([pods.pods, *[pods.pods[alone]] * 3])
+    packed(nodes, replace(pods, pods=more), seeds, list="4 times those for CPU alone")
+    for name, flags, part in (("shares", share, 0.8), ("gangs", gang, 0.4), ("gangs", gang, 0.6)):
+        drawn = replace(pods, pods=redrawn(pods, flags, part))
+        packed(nodes, drawn, seeds, list=f"{part:.0%} {name}")
+
+
+def redrawn(pods: openb.PodList, flags: Any, part: float) -> Any:
+    """8,000 pods drawn by chance, of which `part` are of the kinds that the flags say."""
+    draw, those = np.random.default_rng(0), flags[pods.pods]
+    groups = pods.pods[those], pods.pods[~those]
+    return np.concatenate([
+        draw.choice(group, round(8_000 * each))
+        for group, each in zip(groups, (part, 1 - part), strict=True)
+    ])  # fmt: skip
 
 
 def patterns(sizes: list[int], room: int = 1_000) -> Iterator[tuple[int, ...]]:
@@ -193,9 +226,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bound", action="store_true")
+    parser.add_argument("--made", action="store_true", help="lists that nobody published too")
     given = parser.parse_args()
     if (SHARED / "traces").is_dir():
         allocation(given.seeds, given.bound)
+        if given.made:
+            made_up(given.seeds)
     admission(given.repeats)
     fair_share(max(given.repeats, 9))
 
